@@ -1,0 +1,1 @@
+"""The client of the fleet: plain Python, command line and IPython shell."""

@@ -1,0 +1,1 @@
+"""The shared language of BEC: messages, endpoints, broker, service frame, devices, scans."""

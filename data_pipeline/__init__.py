@@ -1,0 +1,1 @@
+"""Fits models to the data while a scan runs and afterwards."""

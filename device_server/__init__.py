@@ -1,0 +1,1 @@
+"""Owns the device objects and executes instructions on them."""

@@ -1,0 +1,1 @@
+"""Writes one NeXus file per scan."""

@@ -1,0 +1,1 @@
+"""Puts readings together into complete points, in order."""

@@ -1,0 +1,1 @@
+"""Decides which scan runs and carries it out, step by step."""

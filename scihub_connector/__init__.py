@@ -1,0 +1,1 @@
+"""Carries finished scans into databases and catalogues."""
