@@ -22,10 +22,10 @@ test: setup  ## all tests
 
 check: setup  ## style, types, import contracts, generated documentation
 	@failed=; run() { echo "== $$*"; "$(BIN)/$$@" || failed="$$failed $$1"; }; \
-	run ruff check; \
-	run ruff format --check; \
+	run ruff check --output-format concise; \
+	run ruff format --check --output-format concise; \
 	run mypy; \
-	run lint-imports; \
+	run lint-imports --no-logo; \
 	run python -m bec_lib.endpoints --check docs/endpoints.md; \
 	if [ -n "$$failed" ]; then echo "check: failed:$$failed" >&2; exit 1; fi
 
