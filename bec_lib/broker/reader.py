@@ -1,0 +1,217 @@
+"""Threads that wait on Redis and hand over what comes: `StreamReader` for streams, `LatestWatcher` for latest values.
+
+Each waits in exactly one place, on a connection of its own, and calls `deliver` from its thread; `deliver` puts into an inbox and
+returns. Lost connections are reported once, retried with growing pauses, and reading goes on where it stood.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import redis
+
+from bec_lib.broker.broker import MAX_BLOCK_S, Broker, Delivery, Malformed
+from bec_lib.endpoints import Endpoint, Kind
+
+log = logging.getLogger(__name__)
+
+Deliver = Callable[[list[Delivery | Malformed]], None]
+
+
+class StreamReader:
+    """Reads a changing set of streams in one blocking call.
+
+    deliver: gets a list of entries, oldest first within each stream, never an empty one. Owned state: the cursors, by the reader's
+    thread; other threads ask for changes through `follow` and `forget`, which return when the change is in force.
+    """
+
+    def __init__(self, broker: Broker, deliver: Deliver, *, name: str = "stream-reader", count: int = 1000):
+        self._broker = broker
+        self._deliver = deliver
+        self._count = count
+        self._wanted: dict[Endpoint, str | None] = {}
+        self._changed = threading.Event()
+        self._in_force = threading.Event()
+        self._stopping = threading.Event()
+        self._mutex = threading.Lock()
+        self._client = broker.connect_own()
+        self._client_id: int | None = None
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> StreamReader:
+        self._thread.start()
+        return self
+
+    def follow(self, endpoint: Endpoint, after: str) -> None:
+        """Read this stream, too, after the given entry id ("0": all of it)."""
+        self._broker.check(endpoint, Kind.STREAM)
+        self._request({endpoint: after})
+
+    def follow_many(self, streams: dict[Endpoint, str]) -> None:
+        self._request(dict(streams))
+
+    def forget(self, *endpoints: Endpoint) -> None:
+        """Read these streams no more."""
+        self._request(dict.fromkeys(endpoints))
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._changed.set()
+        self._wake()
+        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+            self._thread.join(timeout=MAX_BLOCK_S + 1)
+        self._client.close()
+
+    def _request(self, change: dict[Endpoint, str | None]) -> None:
+        with self._mutex:
+            self._wanted.update(change)
+            self._in_force.clear()
+            self._changed.set()
+        if not self._thread.is_alive() or threading.current_thread() is self._thread:
+            return
+        # The reader may be just about to block when it is woken: wake it until it has seen the change.
+        wait = 0.0005
+        self._wake()
+        while not self._in_force.wait(wait):
+            if self._stopping.is_set() or not self._thread.is_alive():
+                return
+            self._wake()
+            wait = min(wait * 2, 0.05)
+
+    def _wake(self) -> None:
+        if self._client_id is not None:
+            try:
+                self._broker.redis.client_unblock(self._client_id)
+            except redis.RedisError:
+                log.debug("the reader could not be woken; it wakes by itself within %s s", MAX_BLOCK_S)
+
+    def _run(self) -> None:
+        cursors: dict[str, str] = {}
+        endpoints: dict[bytes, Endpoint] = {}
+        pause = 0.05
+        connection: redis.Redis | None = None
+        while not self._stopping.is_set():
+            if self._changed.is_set():
+                with self._mutex:
+                    self._changed.clear()
+                    change, self._wanted = self._wanted, {}
+                    self._in_force.set()
+                for endpoint, after in change.items():
+                    key = self._broker.key(endpoint)
+                    if after is None:
+                        cursors.pop(key, None)
+                        endpoints.pop(key.encode(), None)
+                    else:
+                        cursors[key] = after
+                        endpoints[key.encode()] = endpoint
+            if not cursors:
+                self._changed.wait()
+                continue
+            try:
+                if connection is None:
+                    connection = self._client.client()
+                    self._client_id = connection.client_id()
+                    if self._changed.is_set():
+                        continue
+                reply: Any = connection.xread(cursors, count=self._count, block=int(MAX_BLOCK_S * 1000))  # type: ignore[arg-type]
+                pause = 0.05
+            except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
+                if self._stopping.is_set():
+                    return
+                if pause == 0.05:
+                    log.warning("%s Reading goes on when it is back.", self._broker.explain(redis.ConnectionError(str(error))))
+                connection = None
+                self._client_id = None
+                self._stopping.wait(pause)
+                pause = min(pause * 2, 2.0)
+                continue
+            except redis.ResponseError as error:
+                if "UNBLOCKED" in str(error):
+                    continue
+                log.error("%s", self._broker.explain(error))
+                self._stopping.wait(1.0)
+                continue
+            found = self._broker._entries(endpoints, reply)
+            if not found:
+                continue
+            for item in found:
+                cursors[self._broker.key(item.endpoint)] = item.entry_id
+            self._deliver(found)
+
+
+class LatestWatcher:
+    """Watches latest values and broadcasts: delivers the current value of each at once, then every change.
+
+    Intermediate values may be missed when the connection is lost; the current ones are delivered again when it is back.
+    """
+
+    def __init__(self, broker: Broker, deliver: Deliver, *, name: str = "latest-watcher"):
+        self._broker = broker
+        self._deliver = deliver
+        self._endpoints: dict[bytes, Endpoint] = {}
+        self._stopping = threading.Event()
+        self._client = broker.connect_own()
+        self._pubsub = self._client.pubsub(ignore_subscribe_messages=True)
+        self._name = name
+        self._thread: threading.Thread | None = None
+        self._mutex = threading.Lock()
+
+    def watch(self, endpoints: Iterable[Endpoint]) -> None:
+        """Watch these, too. Starts the thread at the first call."""
+        new = [endpoint for endpoint in endpoints if self._broker.key(endpoint).encode() not in self._endpoints]
+        if not new:
+            return
+        for endpoint in new:
+            self._endpoints[self._broker.key(endpoint).encode()] = endpoint
+        with self._mutex:
+            self._pubsub.subscribe(*[self._broker.key(endpoint) for endpoint in new])
+        self._deliver_current(new)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            self._thread.start()
+
+    def unwatch(self, endpoints: Iterable[Endpoint]) -> None:
+        keys = [self._broker.key(endpoint) for endpoint in endpoints]
+        for key in keys:
+            self._endpoints.pop(key.encode(), None)
+        if keys and self._thread is not None:
+            with self._mutex:
+                self._pubsub.unsubscribe(*keys)
+
+    def stop(self) -> None:
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join(timeout=2.0)
+        self._pubsub.close()
+        self._client.close()
+
+    def _deliver_current(self, endpoints: list[Endpoint]) -> None:
+        latest = [endpoint for endpoint in endpoints if endpoint.kind is Kind.LATEST]
+        found = [item for item in self._broker.get_many(latest) if item is not None]
+        if found:
+            self._deliver(list(found))
+
+    def _run(self) -> None:
+        lost = False
+        while not self._stopping.is_set():
+            try:
+                if lost:
+                    self._deliver_current(list(self._endpoints.values()))
+                    lost = False
+                reply = self._pubsub.get_message(timeout=1.0)
+            except Exception as error:
+                if self._stopping.is_set():
+                    return
+                if not lost:
+                    log.warning("watching %s was interrupted: %s", self._broker.settings.address(), error)
+                lost = True
+                self._stopping.wait(0.2)
+                continue
+            if not reply or reply.get("type") != "message":
+                continue
+            endpoint = self._endpoints.get(reply["channel"])
+            if endpoint is not None:
+                self._deliver([self._broker.decode(endpoint, "", reply["data"])])

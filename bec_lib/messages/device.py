@@ -1,0 +1,370 @@
+"""What is said about devices: instructions from the scan server, calls from clients, control, and what devices tell.
+
+Instructions go to one stream per device server, in order. Each is answered by exactly one `DeviceInstructionResponse`. Stop, pause
+and resume go by `DeviceControlMessage` on a stream of their own, which overtakes everything.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from bec_lib.messages.base import ErrorInfo, Message, Part
+
+
+class StageDevices(Part):
+    """Stage devices for a scan and make them the scan's own. Answered with one `StagedDevice` per device.
+
+    monitored, baseline: read at points and once, in this order, which becomes the order of the columns. triggered: triggered at
+    every point. owned: all that the scan may move or configure (motors included); others' commands to them are refused until unstaged.
+    scan_info: handed to device classes that ask for it (num_points, exp_time, file target ...).
+    """
+
+    kind: Literal["stage"] = "stage"
+    monitored: list[str] = []
+    baseline: list[str] = []
+    triggered: list[str] = []
+    owned: list[str] = []
+    scan_name: str = ""
+    scan_number: int = 0
+    scan_info: dict[str, Any] = {}
+
+
+class UnstageDevices(Part):
+    """Unstage all devices of the scan and give them up. Not an error if nothing is staged."""
+
+    kind: Literal["unstage"] = "unstage"
+
+
+class ReadBaseline(Part):
+    """Read the staged baseline devices once, into the scan's readings."""
+
+    kind: Literal["baseline"] = "baseline"
+
+
+class RunPoints(Part):
+    """A piece of a trajectory: for each point move, settle, trigger, read. Obeys pause and stop between any two phases.
+
+    first_index: of the scan's points. positions: device -> targets, one per point, absolute; devices that need not move may be absent.
+    count: number of points (there may be no positions). settling_time_s after the move, settling_time_after_trigger_s before the read,
+    exp_time_s: what a trigger is to take at least; frames_per_trigger and burst: readings as BEC defines them.
+    at: the earliest server times of the points, seconds after the run's start, or empty (time_scan).
+    want_reading: the reply's result carries the last point's reading (device -> signal -> {value, timestamp}).
+    """
+
+    kind: Literal["points"] = "points"
+    first_index: int
+    count: int
+    positions: dict[str, list[float]] = {}
+    exp_time_s: float = 0.0
+    settling_time_s: float = 0.0
+    settling_time_after_trigger_s: float = 0.0
+    frames_per_trigger: int = 1
+    burst_at_each_point: int = 1
+    at: list[float] = []
+    want_reading: bool = False
+    attempt: int = 1
+
+
+class MoveDevices(Part):
+    """Move devices to absolute targets, all at the same time; done when all have arrived."""
+
+    kind: Literal["move"] = "move"
+    targets: dict[str, Any]
+
+
+class ReadDevices(Part):
+    """Read devices now; the reply's result is device -> signal -> {value, timestamp}. Nothing goes to the scan's readings."""
+
+    kind: Literal["read"] = "read"
+    devices: list[str]
+
+
+class CompleteDevices(Part):
+    """Wait until all staged devices have completed what the scan made them do."""
+
+    kind: Literal["complete"] = "complete"
+
+
+class PreScanDevices(Part):
+    """Call `pre_scan` on staged devices that have it."""
+
+    kind: Literal["pre_scan"] = "pre_scan"
+
+
+class CallDevice(Part):
+    """Call a method or read or set a property of a device from a scan. The reply's result is what it returned."""
+
+    kind: Literal["call"] = "call"
+    device: str
+    func: str
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+
+
+class PrepareSession(Part):
+    """Build and connect the devices of a configuration beside those that run. devices: name -> raw configuration; replace: the new
+    session has only these, else they are added to or changed in the running one; remove: names to drop.
+    Answered with {"ready": [names], "failed": {name: sentence}}; nothing changes until `CommitSession`."""
+
+    kind: Literal["prepare_session"] = "prepare_session"
+    devices: dict[str, dict[str, Any]]
+    replace: bool = True
+    remove: list[str] = []
+
+
+class CommitSession(Part):
+    """Put the prepared devices into force, all of them or (with keep_failed False) without those that failed."""
+
+    kind: Literal["commit_session"] = "commit_session"
+    version: int = 0
+
+
+class RollbackSession(Part):
+    """Forget the prepared devices."""
+
+    kind: Literal["rollback_session"] = "rollback_session"
+
+
+DeviceAction = Annotated[
+    StageDevices
+    | UnstageDevices
+    | ReadBaseline
+    | RunPoints
+    | MoveDevices
+    | ReadDevices
+    | CompleteDevices
+    | PreScanDevices
+    | CallDevice
+    | PrepareSession
+    | CommitSession
+    | RollbackSession,
+    Field(discriminator="kind"),
+]
+
+
+class DeviceInstructionMessage(Message):
+    """One instruction to one device server. run_epoch: of the run; instructions older than the last stop are answered `stopped`.
+
+    scan_id: None outside of scans. deadline: seconds UTC after which it need not be begun, None for no deadline.
+    """
+
+    msg_type: ClassVar[str] = "device_instruction"
+
+    instruction_id: str
+    scan_id: str | None = None
+    run_epoch: int = 0
+    action: DeviceAction
+
+
+class InstructionStatus(StrEnum):
+    COMPLETED = "completed"
+    ERROR = "error"
+    STOPPED = "stopped"
+
+
+class DeviceInstructionResponse(Message):
+    """The one terminal reply to an instruction. boot_id: of the device server's process, so that the worker sees a restart."""
+
+    msg_type: ClassVar[str] = "device_instruction_response"
+
+    instruction_id: str
+    status: InstructionStatus
+    scan_id: str | None = None
+    error: ErrorInfo | None = None
+    result: Any = None
+    server: str = "main"
+    boot_id: str = ""
+
+
+class StagedSignal(Part):
+    """A signal as its device describes it; same fields as `scan.SignalSchema` without device and server."""
+
+    signal: str
+    dtype: str = "float64"
+    shape: list[int] = []
+    unit: str = ""
+    kind: str = "hinted"
+    precision: int | None = None
+
+
+class StagedDevice(Part):
+    """What a device said when it was staged: its signals, in column order, and its configuration."""
+
+    name: str
+    signals: list[StagedSignal] = []
+    role: str = "signal"
+    device_class: str = ""
+    description: str = ""
+    hints: list[str] = []
+    limits: list[float] | None = None
+    configuration: dict[str, Any] = {}
+    user_parameter: dict[str, Any] = {}
+    files: list[dict[str, Any]] = []
+
+
+class ControlKind(StrEnum):
+    STOP = "stop"
+    PAUSE = "pause"
+    RESUME = "resume"
+
+
+class DeviceControlMessage(Message):
+    """Stop, pause or resume, obeyed between any two phases.
+
+    A stop raises the device server's epoch to `run_epoch` + 1 (or by one, if 0), answers running and later instructions of older runs
+    `stopped`, and calls `stop()` on `devices`; None: on all devices that move or are owned. scan_id None: whatever runs.
+    """
+
+    msg_type: ClassVar[str] = "device_control"
+
+    kind: ControlKind
+    run_epoch: int = 0
+    scan_id: str | None = None
+    devices: list[str] | None = None
+    request_id: str = ""
+    client_id: str = ""
+
+
+class DeviceRPCMessage(Message):
+    """A client calls a device. func: dotted name below the device, e.g. "read", "get", "set", "velocity.put", "limits".
+
+    kind "call" calls it, or reads it if it is a property; "set" assigns args[0] to the property.
+    """
+
+    msg_type: ClassVar[str] = "device_rpc"
+
+    request_id: str
+    client_id: str
+    device: str
+    func: str
+    kind: Literal["call", "set"] = "call"
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+
+
+class DeviceRPCResponse(Message):
+    """The answer to a call. For `set` it is sent when the move is done. out: what the method printed."""
+
+    msg_type: ClassVar[str] = "device_rpc_response"
+
+    request_id: str
+    success: bool
+    device: str = ""
+    return_val: Any = None
+    out: str = ""
+    error: ErrorInfo | None = None
+
+
+class DeviceMessage(Message):
+    """A device's latest reading: signal -> {"value", "timestamp"}."""
+
+    msg_type: ClassVar[str] = "device_message"
+
+    signals: dict[str, Any]
+    metadata: dict[str, Any] = {}
+
+
+class SignalInfo(Part):
+    """A signal of a device, as published to clients. name: below the device, dotted. obj_name: as in readings."""
+
+    name: str
+    obj_name: str
+    kind: str = "normal"
+    unit: str = ""
+    dtype: str = "float64"
+    shape: list[int] = []
+    writable: bool = True
+    doc: str = ""
+
+
+class MethodInfo(Part):
+    """A method or property within the class's USER_ACCESS. signature: as text, e.g. "(velocity: float)"; empty for properties."""
+
+    name: str
+    kind: Literal["method", "property"] = "method"
+    signature: str = ""
+    doc: str = ""
+    writable: bool = False
+
+
+class DeviceInfoMessage(Message):
+    """A device of the running session, as clients and the assembler know it.
+
+    state: ready, disabled, failed (error says why), busy. config: the validated device configuration. limits: [low, high] in
+    `unit`, None if it has none. owner: scan id, or empty. server: the device server that holds it.
+    """
+
+    msg_type: ClassVar[str] = "device_info"
+
+    name: str
+    device_class: str = ""
+    role: str = "signal"
+    state: str = "ready"
+    error: str = ""
+    signals: list[SignalInfo] = []
+    methods: list[MethodInfo] = []
+    hints: list[str] = []
+    limits: list[float] | None = None
+    unit: str = ""
+    precision: int | None = None
+    config: dict[str, Any] = {}
+    server: str = "main"
+    owner: str = ""
+    doc: str = ""
+
+
+class DeviceSessionMessage(Message):
+    """The session in force: every device's configuration. version grows with every change; hash identifies its content.
+
+    failed: devices that are part of the session and could not be built or connected -> why.
+    """
+
+    msg_type: ClassVar[str] = "device_session"
+
+    version: int
+    devices: dict[str, dict[str, Any]]
+    failed: dict[str, str] = {}
+    hash: str = ""
+    source: str = ""
+    user: str = ""
+    timestamp: float = 0.0
+
+
+class ConfigAction(StrEnum):
+    SET = "set"
+    ADD = "add"
+    UPDATE = "update"
+    REMOVE = "remove"
+    RESET = "reset"
+    RELOAD = "reload"
+
+
+class DeviceConfigMessage(Message):
+    """Please change the session. devices: name -> configuration (for update: the fields to change; for remove: name -> {}).
+
+    Answered by a `RequestResponseMessage` whose result is {"version", "loaded": [names], "failed": {name: sentence}}.
+    """
+
+    msg_type: ClassVar[str] = "device_config"
+
+    request_id: str
+    client_id: str
+    action: ConfigAction
+    devices: dict[str, dict[str, Any]] = {}
+    source: str = ""
+
+
+class DeviceServerInfoMessage(Message):
+    """A device server says that it is there. boot_id: new with every process. run_epoch: the lowest that it still obeys."""
+
+    msg_type: ClassVar[str] = "device_server_info"
+
+    server: str
+    boot_id: str
+    run_epoch: int = 0
+    session_version: int = 0
+
+

@@ -1,0 +1,158 @@
+"""Requests to the scan server, its answers, and the state of the queues.
+
+Clients write requests and commands to their own `personal/{user}/...` stream; the answer goes to the stream of the client that
+asked. The snapshot is the fold of all queue events and is always complete.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, ClassVar
+
+from bec_lib.errors import ReasonCode
+from bec_lib.messages.base import ErrorInfo, Message, Part
+
+
+class ScanQueueMessage(Message):
+    """Please run this scan.
+
+    request_id is made by the client; a repeat with the same id gets the first answer. args are the positional arguments as typed,
+    devices by name. client_id: whose reply stream gets the answer.
+    """
+
+    msg_type: ClassVar[str] = "scan_queue_message"
+
+    request_id: str
+    client_id: str
+    scan_type: str
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    queue: str = "primary"
+    metadata: dict[str, Any] = {}
+    monitored: list[str] = []
+    on_request: list[str] = []
+    file_suffix: str = ""
+    file_directory: str = ""
+    dry_run: bool = False
+
+
+class QueueAction(StrEnum):
+    """Commands to a queue, with BEC's names."""
+
+    PAUSE = "pause"
+    DEFERRED_PAUSE = "deferred_pause"
+    CONTINUE = "continue"
+    ABORT = "abort"
+    HALT = "halt"
+    CLEAR = "clear"
+    RESTART = "restart"
+    USER_COMPLETED = "user_completed"
+    LOCK = "lock"
+    RELEASE_LOCK = "release_lock"
+
+
+class ScanQueueModificationMessage(Message):
+    """Please do this to the queue, or to one scan in it. scan_id None: the active scan."""
+
+    msg_type: ClassVar[str] = "scan_queue_modification"
+
+    request_id: str
+    client_id: str
+    action: QueueAction
+    queue: str = "primary"
+    scan_id: str | None = None
+    parameter: dict[str, Any] = {}
+
+
+class RequestResponseMessage(Message):
+    """The one answer to a request or a command.
+
+    A scan request is answered when it is queued (with its scan_id); `mv` is answered when it is queued, too, and its end is seen in
+    `RequestDoneMessage`. result: what the request asked for, e.g. the plan of a dry run.
+    """
+
+    msg_type: ClassVar[str] = "request_response"
+
+    request_id: str
+    accepted: bool
+    code: ReasonCode | None = None
+    message: str = ""
+    scan_id: str | None = None
+    result: Any = None
+
+
+class RequestDoneMessage(Message):
+    """A request that was accepted has ended. For scans sent when the scan is closed, not when its file is written."""
+
+    msg_type: ClassVar[str] = "request_done"
+
+    request_id: str
+    success: bool
+    scan_id: str | None = None
+    error: ErrorInfo | None = None
+
+
+class ItemState(StrEnum):
+    PENDING = "pending"
+    RUNNING = "running"
+    PAUSED = "paused"
+    STOPPING = "stopping"
+
+
+class QueueState(StrEnum):
+    RUNNING = "RUNNING"
+    PAUSED = "PAUSED"
+    LOCKED = "LOCKED"
+
+
+class QueueItem(Part):
+    """One request in a queue. scan_number is None until it starts. progress: points done."""
+
+    request_id: str
+    scan_id: str
+    scan_name: str
+    status: ItemState
+    is_scan: bool = True
+    scan_number: int | None = None
+    user: str = ""
+    client_id: str = ""
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    submitted: float = 0.0
+    num_points: int | None = None
+    estimated_s: float | None = None
+    motors: list[str] = []
+    waiting_for: str = ""
+
+
+class QueueSnapshot(Part):
+    status: QueueState = QueueState.RUNNING
+    items: list[QueueItem] = []
+    locks: dict[str, str] = {}
+    message: str = ""
+
+
+class ScanQueueStatusMessage(Message):
+    """All queues as they are now. revision grows by one with every change."""
+
+    msg_type: ClassVar[str] = "scan_queue_status"
+
+    queues: dict[str, QueueSnapshot]
+    revision: int = 0
+
+
+class ScanNumberMessage(Message):
+    """The last scan number that was given out."""
+
+    msg_type: ClassVar[str] = "scan_number"
+
+    scan_number: int
+
+
+class QueueStateMessage(Message):
+    """The scan server's own durable state: what it needs to go on after a restart. Opaque to others."""
+
+    msg_type: ClassVar[str] = "queue_state"
+    max_array_bytes: ClassVar[int] = 256 * 1024 * 1024
+
+    state: dict[str, Any]
