@@ -1,6 +1,7 @@
 """What time is it, and where do random bits come from.
 
-Pure modules take times and identifiers as arguments; shells own a `Clock`. The fake for tests is `bec_lib.testing.FakeClock`.
+Pure modules take times and identifiers as arguments; shells own a `Clock`. The fake for tests is
+`bec_lib.testing.FakeClock`.
 """
 
 from __future__ import annotations

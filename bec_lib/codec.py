@@ -1,7 +1,7 @@
 """Messages to bytes and back.
 
-On the wire: one msgpack map {v, t, i, s, u, a, ts, b} of envelope and body; numpy arrays as an extension type of
-(dtype, shape, raw bytes in C order). Knows no endpoint and no Redis. Never pickles.
+On the wire: one msgpack map {v, t, i, s, u, a, ts, b} of envelope and body; numpy arrays as an extension type
+of (dtype, shape, raw bytes in C order). Knows no endpoint and no Redis. Never pickles.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ def encode(message: Message, envelope: Envelope) -> bytes:
     """The bytes of a message in its envelope.
 
     Raises MessageTooLarge if an array exceeds the class's `max_array_bytes`, MessageError if a value has no
-    representation (only None, bool, numbers, text, bytes, lists, dicts, enums, models and numeric arrays have one).
+    representation (only None, bool, numbers, text, bytes, lists, dicts, enums, models and numeric arrays have
+    one).
     """
     limit = type(message).max_array_bytes
 
@@ -45,7 +46,7 @@ def encode(message: Message, envelope: Envelope) -> bytes:
         raise MessageError(f"{type(message).__name__} cannot carry a value of type {type(value).__name__}")
 
     try:
-        return msgpack.packb(
+        packed: bytes = msgpack.packb(
             {
                 "v": envelope.version,
                 "t": envelope.msg_type,
@@ -58,6 +59,7 @@ def encode(message: Message, envelope: Envelope) -> bytes:
             },
             default=default,
         )
+        return packed
     except (OverflowError, ValueError, TypeError) as error:
         raise MessageError(f"{type(message).__name__} cannot be encoded: {error}") from error
 
@@ -109,7 +111,8 @@ def decode(data: bytes) -> tuple[Message, Envelope]:
 def describe_validation(error: ValidationError) -> str:
     """All problems that pydantic found, in one line: `field: what is wrong; ...`."""
     return "; ".join(
-        f"{'.'.join(str(part) for part in item['loc']) or 'message'}: {item['msg']}" for item in error.errors()
+        f"{'.'.join(str(part) for part in item['loc']) or 'message'}: {item['msg']}"
+        for item in error.errors()
     )
 
 

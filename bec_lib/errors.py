@@ -1,7 +1,7 @@
 """What can go wrong, by name: reason codes for programs, exceptions for Python, `ErrorInfo` for the wire.
 
-A message to a person says what, where, the numbers with units, and the way out. The reason code is what a program
-may branch on; codes are never renamed within a major version.
+A message to a person says what, where, the numbers with units, and the way out. The reason code is what a
+program may branch on; codes are never renamed within a major version.
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ class BECError(Exception):
 
     code: ClassVar[ReasonCode] = ReasonCode.INTERNAL
 
-    def __init__(self, message: str, *, code: ReasonCode | None = None, device: str | None = None, details: str = ""):
+    def __init__(
+        self, message: str, *, code: ReasonCode | None = None, device: str | None = None, details: str = ""
+    ):
         super().__init__(message)
         self.message = message
         self.reason = code or type(self).code

@@ -1,7 +1,7 @@
 """Identifiers that sort by the time they were made.
 
-Scans, requests and instructions are named by version-7 UUIDs (RFC 9562, section 5.7): 48 bits of milliseconds,
-then random bits. Sorting them as text sorts them by time to the millisecond.
+Scans, requests and instructions are named by version-7 UUIDs (RFC 9562, section 5.7): 48 bits of
+milliseconds, then random bits. Sorting them as text sorts them by time to the millisecond.
 """
 
 from __future__ import annotations

@@ -23,19 +23,26 @@ MODELS = "bec.models"
 
 @dataclass(frozen=True)
 class Plugin:
-    """What an entry point gave: `value` is the module or object that it names. `origin`: its distribution and value, for messages."""
+    """What an entry point gave: `value` is the module or object that it names. `origin`: its distribution and
+    value, for messages.
+    """
 
     name: str
     value: Any
     origin: str
 
 
-def load_plugins(group: str, found: Iterable[EntryPoint] | None = None) -> tuple[list[Plugin], dict[str, str]]:
+def load_plugins(
+    group: str, found: Iterable[EntryPoint] | None = None
+) -> tuple[list[Plugin], dict[str, str]]:
     """All plugins of a group, and plugin name -> why it could not be loaded.
 
-    Never raises for a plugin's fault, not even for its SystemExit; two entry points of one name are both refused.
+    Never raises for a plugin's fault, not even for its SystemExit; two entry points of one name are both
+    refused.
     """
-    points = sorted(entry_points(group=group) if found is None else found, key=lambda point: (point.name, point.value))
+    points = sorted(
+        entry_points(group=group) if found is None else found, key=lambda point: (point.name, point.value)
+    )
     loaded: list[Plugin] = []
     failed: dict[str, str] = {}
     names = [point.name for point in points]
@@ -50,7 +57,7 @@ def load_plugins(group: str, found: Iterable[EntryPoint] | None = None) -> tuple
             loaded.append(Plugin(point.name, point.load(), origin))
         except KeyboardInterrupt:
             raise
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - a plugin may raise anything, even SystemExit
             failed[point.name] = f"{origin} cannot be loaded: {type(error).__name__}: {error}"
     return loaded, failed
 
@@ -58,14 +65,19 @@ def load_plugins(group: str, found: Iterable[EntryPoint] | None = None) -> tuple
 def classes_in(value: Any, parent: type) -> list[type]:
     """Subclasses of `parent` that a plugin offers: the class itself, or those that a module exports.
 
-    A module exports what its `__all__` lists, else what is defined in it or below it; abstract classes and private names are left out.
+    A module exports what its `__all__` lists, else what is defined in it or below it; abstract classes and
+    private names are left out.
     """
     if inspect.isclass(value):
         return [value] if issubclass(value, parent) else []
     if not isinstance(value, ModuleType):
         return []
     exported = getattr(value, "__all__", None)
-    members = [(name, getattr(value, name)) for name in exported] if exported is not None else inspect.getmembers(value)
+    members = (
+        [(name, getattr(value, name)) for name in exported]
+        if exported is not None
+        else inspect.getmembers(value)
+    )
     return [
         member
         for name, member in members
@@ -90,7 +102,9 @@ def import_object(path: str) -> Any:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name and module_name.startswith(error.name):
-            raise PluginError(f"there is no module {error.name!r} in this environment (wanted for {path}); is its package installed?") from error
+            raise PluginError(
+                f"there is no module {error.name!r} in this environment (wanted for {path}); is its package installed?"
+            ) from error
         raise PluginError(f"{module_name} cannot be imported: {error}") from error
     except Exception as error:
         raise PluginError(f"{module_name} cannot be imported: {type(error).__name__}: {error}") from error

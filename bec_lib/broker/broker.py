@@ -1,7 +1,7 @@
 """Messages in and out of Redis, by declared endpoints only.
 
-Knows keys, codec, leases and cursors; knows nothing of scans or devices. A `Broker` may be used from several threads; every blocking
-read takes a connection of its own out of the pool.
+Knows keys, codec, leases and cursors; knows nothing of scans or devices. A `Broker` may be used from several
+threads; every blocking read takes a connection of its own out of the pool.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ class Malformed:
 
 @dataclass(slots=True)
 class Lease:
-    """The right to write as a role. A newer lease of the same role has a higher epoch and makes this one useless.
+    """The right to write as a role. A newer lease of the same role has a higher epoch and makes this one
+    useless.
 
     `sequence` numbers the batches, so that one repeated after a lost connection is applied once.
     """
@@ -93,7 +94,8 @@ class Lease:
 class Batch:
     """Writes that are committed together in one round trip: all of them or none.
 
-    Get one from `Broker.batch()`. Methods return the batch, so that they can be chained. An empty batch commits to nothing.
+    Get one from `Broker.batch()`. Methods return the batch, so that they can be chained. An empty batch
+    commits to nothing.
     """
 
     broker: Broker
@@ -114,7 +116,11 @@ class Batch:
     def put(self, endpoint: Endpoint, message: Message) -> Batch:
         """Set a latest value and tell those who watch it."""
         self.broker.check(endpoint, Kind.LATEST, message)
-        expires = "" if endpoint.expires_s is None or endpoint.key.startswith("info/scan/") else _ms(endpoint.expires_s)
+        expires = (
+            ""
+            if endpoint.expires_s is None or endpoint.key.startswith("info/scan/")
+            else _ms(endpoint.expires_s)
+        )
         return self._add("s", endpoint, expires, self.broker.encode(message, self.lease), "1")
 
     def broadcast(self, endpoint: Endpoint, message: Message) -> Batch:
@@ -132,7 +138,9 @@ class Batch:
         return self._add("t", endpoint, _ms(seconds), b"", "")
 
     def seal(self, endpoint: Endpoint, keep_s: float) -> Batch:
-        """Leave a mark which outlives the stream: `append_at(after="0-0")` is refused even when the stream itself has expired."""
+        """Leave a mark which outlives the stream: `append_at(after="0-0")` is refused even when the stream
+        itself has expired.
+        """
         self.operations += ("s", self.broker.key(endpoint) + ":sealed", _ms(keep_s), b"1", "")
         return self
 
@@ -142,8 +150,9 @@ class Batch:
     def commit(self) -> list[str]:
         """Write everything; the ids of the appended entries, in order (empty if a repeat was recognised).
 
-        Raises Fenced or StreamConflict, in which case nothing was written, and BrokerError when Redis stays out of reach.
-        With a lease a lost connection is retried; without one the caller's request ids make a repeat harmless.
+        Raises Fenced or StreamConflict, in which case nothing was written, and BrokerError when Redis stays
+        out of reach. With a lease a lost connection is retried; without one the caller's request ids make a
+        repeat harmless.
         """
         if not self.operations:
             return []
@@ -182,7 +191,9 @@ class Broker:
     def key(self, endpoint: Endpoint) -> str:
         """The full key in Redis."""
         if "{" in endpoint.key:
-            raise EndpointError(f"endpoint {endpoint.key} still has placeholders; call it with {endpoint.placeholders}")
+            raise EndpointError(
+                f"endpoint {endpoint.key} still has placeholders; call it with {endpoint.placeholders}"
+            )
         return self._prefix + endpoint.key
 
     def cursor_key(self, role: str) -> str:
@@ -283,7 +294,8 @@ class Broker:
     def read(
         self, cursors: Mapping[Endpoint, str], block_s: float | None = None, count: int = 1000
     ) -> list[Delivery | Malformed]:
-        """What stands in the streams after the cursors ("0": from the beginning), oldest first within each stream.
+        """What stands in the streams after the cursors ("0": from the beginning), oldest first within each
+        stream.
 
         block_s: wait up to this long (at most MAX_BLOCK_S) if there is nothing; None: do not wait.
         """
@@ -296,7 +308,13 @@ class Broker:
         return self._entries(by_key, reply)
 
     def entries(
-        self, endpoint: Endpoint, *, first: str = "-", last: str = "+", count: int | None = None, newest: bool = False
+        self,
+        endpoint: Endpoint,
+        *,
+        first: str = "-",
+        last: str = "+",
+        count: int | None = None,
+        newest: bool = False,
     ) -> list[Delivery | Malformed]:
         """A range of a stream. newest: count from the end; the result is oldest first all the same."""
         self.check(endpoint, Kind.STREAM)
@@ -322,7 +340,9 @@ class Broker:
         try:
             message, envelope = codec.decode(data)
             if type(message) not in endpoint.messages:
-                error = UnsupportedMessage(f"{endpoint.key} does not take messages of type {envelope.msg_type!r}")
+                error = UnsupportedMessage(
+                    f"{endpoint.key} does not take messages of type {envelope.msg_type!r}"
+                )
                 error.body = dict(message.__dict__)
                 raise error
         except MessageError as error:
@@ -336,12 +356,14 @@ class Broker:
         return self._connect()
 
     def wait_until_reachable(self, timeout_s: float) -> None:
-        """Raises BrokerError with the reason if Redis does not answer in time; a refused log-in fails at once."""
+        """Raises BrokerError with the reason if Redis does not answer in time; a refused log-in fails at
+        once.
+        """
         deadline = self.clock.monotonic() + timeout_s
         delay = 0.01
         while True:
             try:
-                self._guarded(lambda: self.redis.ping())
+                self._guarded(self.redis.ping)
                 return
             except BrokerError as error:
                 left = deadline - self.clock.monotonic()
@@ -362,12 +384,14 @@ class Broker:
                 },
             )
         except redis.RedisError as error:
-            return [f"Redis at {self.settings.address()} does not tell its settings ({error}); check that appendonly is yes"]
+            return [
+                f"Redis at {self.settings.address()} does not tell its settings ({error}); check that appendonly is yes"
+            ]
         found = []
         if config.get("appendonly") != "yes":
             found.append(
-                f"Redis at {self.settings.address()} runs without its append-only file: everything acknowledged is lost when it "
-                "ends. Set `appendonly yes` in its configuration."
+                f"Redis at {self.settings.address()} runs without its append-only file: everything acknowledged is lost "
+                "when it ends. Set `appendonly yes` in its configuration."
             )
         if config.get("maxmemory-policy") != "noeviction":
             found.append(
@@ -375,8 +399,8 @@ class Broker:
             )
         if config.get("appendfsync") == "everysec":
             found.append(
-                f"Redis at {self.settings.address()} has `appendfsync everysec`, which can lose acknowledged writes when it is killed. "
-                "Set `always`, or `no` with a supervisor that syncs the file."
+                f"Redis at {self.settings.address()} has `appendfsync everysec`, which can lose acknowledged writes when "
+                "it is killed. Set `always`, or `no` with a supervisor that syncs the file."
             )
         return found
 
@@ -405,7 +429,10 @@ class Broker:
             try:
                 return self._guarded(call)
             except BrokerError as error:
-                if not isinstance(error.__cause__, redis.ConnectionError | redis.TimeoutError) or self._closing:
+                if (
+                    not isinstance(error.__cause__, redis.ConnectionError | redis.TimeoutError)
+                    or self._closing
+                ):
                     raise
                 if self.clock.monotonic() + delay > deadline:
                     raise
@@ -433,10 +460,13 @@ class Broker:
             return BrokerError(f"Redis at {where} is still loading its data; try again in a moment.")
         if isinstance(error, redis.ConnectionError | redis.TimeoutError):
             return BrokerError(
-                f"Redis at {where} cannot be reached ({text}). Is it running? `bec-server start` starts one if no `redis:` is configured."
+                f"Redis at {where} cannot be reached ({text}). Is it running? "
+                "`bec-server start` starts one if no `redis:` is configured."
             )
         if "OOM" in text:
-            return BrokerError(f"Redis at {where} is out of memory; nothing was written. Raise `maxmemory` or free some.")
+            return BrokerError(
+                f"Redis at {where} is out of memory; nothing was written. Raise `maxmemory` or free some."
+            )
         if "NOPERM" in text:
             return BrokerError(f"Redis at {where} does not permit this: {text}")
         return BrokerError(f"Redis at {where} refused: {text}")
@@ -462,7 +492,12 @@ def _connect(settings: RedisSettings) -> redis.Redis:
         from redis.sentinel import Sentinel
 
         nodes = [(name.rsplit(":", 1)[0], int(name.rsplit(":", 1)[1])) for name in settings.sentinel]
-        return cast(redis.Redis, Sentinel(nodes, socket_timeout=settings.connect_timeout_s).master_for(settings.sentinel_name, **common))
+        return cast(
+            redis.Redis,
+            Sentinel(nodes, socket_timeout=settings.connect_timeout_s).master_for(
+                settings.sentinel_name, **common
+            ),
+        )
     if settings.tls or settings.tls_ca_file:
         common["ssl"] = True
         common["ssl_ca_certs"] = str(settings.tls_ca_file) if settings.tls_ca_file else None

@@ -1,7 +1,9 @@
-"""Threads that wait on Redis and hand over what comes: `StreamReader` for streams, `LatestWatcher` for latest values.
+"""Threads that wait on Redis and hand over what comes: `StreamReader` for streams, `LatestWatcher` for latest
+values.
 
-Each waits in exactly one place, on a connection of its own, and calls `deliver` from its thread; `deliver` puts into an inbox and
-returns. Lost connections are reported once, retried with growing pauses, and reading goes on where it stood.
+Each waits in exactly one place, on a connection of its own, and calls `deliver` from its thread; `deliver`
+puts into an inbox and returns. Lost connections are reported once, retried with growing pauses, and reading
+goes on where it stood.
 """
 
 from __future__ import annotations
@@ -24,8 +26,9 @@ Deliver = Callable[[list[Delivery | Malformed]], None]
 class StreamReader:
     """Reads a changing set of streams in one blocking call.
 
-    deliver: gets a list of entries, oldest first within each stream, never an empty one. Owned state: the cursors, by the reader's
-    thread; other threads ask for changes through `follow` and `forget`, which return when the change is in force.
+    deliver: gets a list of entries, oldest first within each stream, never an empty one. Owned state: the
+    cursors, by the reader's thread; other threads ask for changes through `follow` and `forget`, which return
+    when the change is in force.
     """
 
     def __init__(self, broker: Broker, deliver: Deliver, *, name: str = "stream-reader", count: int = 1000):
@@ -122,7 +125,10 @@ class StreamReader:
                 if self._stopping.is_set():
                     return
                 if pause == 0.05:
-                    log.warning("%s Reading goes on when it is back.", self._broker.explain(redis.ConnectionError(str(error))))
+                    log.warning(
+                        "%s Reading goes on when it is back.",
+                        self._broker.explain(redis.ConnectionError(str(error))),
+                    )
                 connection = None
                 self._client_id = None
                 self._stopping.wait(pause)
@@ -145,7 +151,8 @@ class StreamReader:
 class LatestWatcher:
     """Watches latest values and broadcasts: delivers the current value of each at once, then every change.
 
-    Intermediate values may be missed when the connection is lost; the current ones are delivered again when it is back.
+    Intermediate values may be missed when the connection is lost; the current ones are delivered again when
+    it is back.
     """
 
     def __init__(self, broker: Broker, deliver: Deliver, *, name: str = "latest-watcher"):
@@ -161,7 +168,9 @@ class LatestWatcher:
 
     def watch(self, endpoints: Iterable[Endpoint]) -> None:
         """Watch these, too. Starts the thread at the first call."""
-        new = [endpoint for endpoint in endpoints if self._broker.key(endpoint).encode() not in self._endpoints]
+        new = [
+            endpoint for endpoint in endpoints if self._broker.key(endpoint).encode() not in self._endpoints
+        ]
         if not new:
             return
         for endpoint in new:
@@ -202,7 +211,7 @@ class LatestWatcher:
                     self._deliver_current(list(self._endpoints.values()))
                     lost = False
                 reply = self._pubsub.get_message(timeout=1.0)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - whatever breaks the subscription, it is made again
                 if self._stopping.is_set():
                     return
                 if not lost:

@@ -1,7 +1,7 @@
 """The Lua script by which a batch is committed: all of it or nothing, checked before the first write.
 
-MULTI is not enough: a refused XADD inside it leaves the other writes applied. Redis runs a script without interruption, so that
-checks made first hold for all writes after them. Written for the 6.2 command set.
+MULTI is not enough: a refused XADD inside it leaves the other writes applied. Redis runs a script without
+interruption, so that checks made first hold for all writes after them. Written for the 6.2 command set.
 """
 
 # KEYS[1]: the lease (hash epoch, seq), or "" for none.
@@ -12,8 +12,8 @@ checks made first hold for all writes after them. Written for the 6.2 command se
 #   h  cursor        a: field              b: value
 #   p  broadcast     b: payload
 #   t  expire        a: milliseconds
-#   d  delete
-# Returns {"ok", ids of the appended entries}, {"repeated"}, {"fenced", epoch} or {"conflict", key, last id, expected id}.
+# d  delete Returns {"ok", ids of the appended entries}, {"repeated"}, {"fenced", epoch} or {"conflict", key,
+# last id, expected id}.
 COMMIT = """
 local lease = KEYS[1]
 if lease ~= '' then

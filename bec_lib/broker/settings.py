@@ -11,9 +11,11 @@ from pydantic import BaseModel, ConfigDict, model_validator
 class RedisSettings(BaseModel):
     """The `redis:` section of the service configuration.
 
-    url: redis://, rediss:// or unix://; else host and port. password_file is read at every log-in, so that a password can be
-    changed without touching the configuration. sentinel: "host:port" names of sentinels, with the service's name in sentinel_name.
-    persistence: what is expected of appendfsync, see the operators' guide; services warn if the server says something else.
+    url: redis://, rediss:// or unix://; else host and port. password_file is read at every log-in, so that a
+    password can be changed without touching the configuration. sentinel: "host:port" names of sentinels, with
+    the service's name in sentinel_name.
+    persistence: what is expected of appendfsync, see the operators' guide; services warn if the server says
+    something else.
     connect_timeout_s: for one attempt. give_up_after_s: how long a service goes on trying before it fails.
     """
 

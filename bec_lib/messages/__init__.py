@@ -1,14 +1,15 @@
 """Everything that is said between processes, one file per conversation.
 
-`from bec_lib import messages` and then `messages.ScanStatusMessage`; `REGISTRY` maps the name on the wire to the class.
+`from bec_lib import messages` and then `messages.ScanStatusMessage`; `REGISTRY` maps the name on the wire to
+the class.
 """
 
 from bec_lib.messages.base import (
+    REGISTRY,
     Envelope,
     ErrorInfo,
     Message,
     Part,
-    REGISTRY,
 )
 from bec_lib.messages.device import (
     CallDevice,
@@ -30,15 +31,15 @@ from bec_lib.messages.device import (
     InstructionStatus,
     MethodInfo,
     MoveDevices,
-    PreScanDevices,
     PrepareSession,
+    PreScanDevices,
     ReadBaseline,
     ReadDevices,
     RollbackSession,
     RunPoints,
     SignalInfo,
-    StageDevices,
     StagedDevice,
+    StageDevices,
     StagedSignal,
     UnstageDevices,
 )

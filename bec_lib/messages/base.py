@@ -1,8 +1,8 @@
 """What every message has in common, and the registry by which the codec finds a message's class.
 
-A message is a frozen pydantic model. Who sent it and when is not in the message but in the `Envelope` around it.
-Unknown fields are ignored on reading, so that old and new services run side by side; fields are added, never changed,
-within a protocol version.
+A message is a frozen pydantic model. Who sent it and when is not in the message but in the `Envelope` around
+it. Unknown fields are ignored on reading, so that old and new services run side by side; fields are added,
+never changed, within a protocol version.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ class Envelope:
     """Who said it, and when.
 
     service, instance: role and process of the sender. epoch: of its lease, 0 without one.
-    user, account: empty for services. sent: seconds since 1970 UTC by the sender's clock. signature: reserved.
+    user, account: empty for services. sent: seconds since 1970 UTC by the sender's clock. signature:
+    reserved.
     """
 
     version: int

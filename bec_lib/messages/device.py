@@ -1,7 +1,9 @@
-"""What is said about devices: instructions from the scan server, calls from clients, control, and what devices tell.
+"""What is said about devices: instructions from the scan server, calls from clients, control, and what
+devices tell.
 
-Instructions go to one stream per device server, in order. Each is answered by exactly one `DeviceInstructionResponse`. Stop, pause
-and resume go by `DeviceControlMessage` on a stream of their own, which overtakes everything.
+Instructions go to one stream per device server, in order. Each is answered by exactly one
+`DeviceInstructionResponse`. Stop, pause and resume go by `DeviceControlMessage` on a stream of their own,
+which overtakes everything.
 """
 
 from __future__ import annotations
@@ -17,8 +19,9 @@ from bec_lib.messages.base import ErrorInfo, Message, Part
 class StageDevices(Part):
     """Stage devices for a scan and make them the scan's own. Answered with one `StagedDevice` per device.
 
-    monitored, baseline: read at points and once, in this order, which becomes the order of the columns. triggered: triggered at
-    every point. owned: all that the scan may move or configure (motors included); others' commands to them are refused until unstaged.
+    monitored, baseline: read at points and once, in this order, which becomes the order of the columns.
+    triggered: triggered at every point. owned: all that the scan may move or configure (motors included);
+    others' commands to them are refused until unstaged.
     scan_info: handed to device classes that ask for it (num_points, exp_time, file target ...).
     """
 
@@ -45,13 +48,18 @@ class ReadBaseline(Part):
 
 
 class RunPoints(Part):
-    """A piece of a trajectory: for each point move, settle, trigger, read. Obeys pause and stop between any two phases.
+    """A piece of a trajectory: for each point move, settle, trigger, read. Obeys pause and stop between any
+    two phases.
 
-    first_index: of the scan's points. positions: device -> targets, one per point, absolute; devices that need not move may be absent.
-    count: number of points (there may be no positions). settling_time_s after the move, settling_time_after_trigger_s before the read,
-    exp_time_s: what a trigger is to take at least; frames_per_trigger and burst: readings as BEC defines them.
+    first_index: of the scan's points. positions: device -> targets, one per point, absolute; devices that
+    need not move may be absent.
+    count: number of points (there may be no positions). settling_time_s after the move,
+    settling_time_after_trigger_s before the read,
+    exp_time_s: what a trigger is to take at least; frames_per_trigger and burst: readings as BEC defines
+    them.
     at: the earliest server times of the points, seconds after the run's start, or empty (time_scan).
-    want_reading: the reply's result carries the last point's reading (device -> signal -> {value, timestamp}).
+    want_reading: the reply's result carries the last point's reading (device -> signal -> {value,
+    timestamp}).
     """
 
     kind: Literal["points"] = "points"
@@ -76,7 +84,9 @@ class MoveDevices(Part):
 
 
 class ReadDevices(Part):
-    """Read devices now; the reply's result is device -> signal -> {value, timestamp}. Nothing goes to the scan's readings."""
+    """Read devices now; the reply's result is device -> signal -> {value, timestamp}. Nothing goes to the
+    scan's readings.
+    """
 
     kind: Literal["read"] = "read"
     devices: list[str]
@@ -95,7 +105,9 @@ class PreScanDevices(Part):
 
 
 class CallDevice(Part):
-    """Call a method or read or set a property of a device from a scan. The reply's result is what it returned."""
+    """Call a method or read or set a property of a device from a scan. The reply's result is what it
+    returned.
+    """
 
     kind: Literal["call"] = "call"
     device: str
@@ -105,9 +117,11 @@ class CallDevice(Part):
 
 
 class PrepareSession(Part):
-    """Build and connect the devices of a configuration beside those that run. devices: name -> raw configuration; replace: the new
-    session has only these, else they are added to or changed in the running one; remove: names to drop.
-    Answered with {"ready": [names], "failed": {name: sentence}}; nothing changes until `CommitSession`."""
+    """Build and connect the devices of a configuration beside those that run. devices: name -> raw
+    configuration; replace: the new session has only these, else they are added to or changed in the running
+    one; remove: names to drop. Answered with {"ready": [names], "failed": {name: sentence}}; nothing changes
+    until `CommitSession`.
+    """
 
     kind: Literal["prepare_session"] = "prepare_session"
     devices: dict[str, dict[str, Any]]
@@ -146,9 +160,11 @@ DeviceAction = Annotated[
 
 
 class DeviceInstructionMessage(Message):
-    """One instruction to one device server. run_epoch: of the run; instructions older than the last stop are answered `stopped`.
+    """One instruction to one device server. run_epoch: of the run; instructions older than the last stop are
+    answered `stopped`.
 
-    scan_id: None outside of scans. deadline: seconds UTC after which it need not be begun, None for no deadline.
+    scan_id: None outside of scans. deadline: seconds UTC after which it need not be begun, None for no
+    deadline.
     """
 
     msg_type: ClassVar[str] = "device_instruction"
@@ -166,7 +182,9 @@ class InstructionStatus(StrEnum):
 
 
 class DeviceInstructionResponse(Message):
-    """The one terminal reply to an instruction. boot_id: of the device server's process, so that the worker sees a restart."""
+    """The one terminal reply to an instruction. boot_id: of the device server's process, so that the worker
+    sees a restart.
+    """
 
     msg_type: ClassVar[str] = "device_instruction_response"
 
@@ -214,8 +232,9 @@ class ControlKind(StrEnum):
 class DeviceControlMessage(Message):
     """Stop, pause or resume, obeyed between any two phases.
 
-    A stop raises the device server's epoch to `run_epoch` + 1 (or by one, if 0), answers running and later instructions of older runs
-    `stopped`, and calls `stop()` on `devices`; None: on all devices that move or are owned. scan_id None: whatever runs.
+    A stop raises the device server's epoch to `run_epoch` + 1 (or by one, if 0), answers running and later
+    instructions of older runs `stopped`, and calls `stop()` on `devices`; None: on all devices that move or
+    are owned. scan_id None: whatever runs.
     """
 
     msg_type: ClassVar[str] = "device_control"
@@ -229,7 +248,8 @@ class DeviceControlMessage(Message):
 
 
 class DeviceRPCMessage(Message):
-    """A client calls a device. func: dotted name below the device, e.g. "read", "get", "set", "velocity.put", "limits".
+    """A client calls a device. func: dotted name below the device, e.g. "read", "get", "set", "velocity.put",
+    "limits".
 
     kind "call" calls it, or reads it if it is a property; "set" assigns args[0] to the property.
     """
@@ -268,7 +288,9 @@ class DeviceMessage(Message):
 
 
 class SignalInfo(Part):
-    """A signal of a device, as published to clients. name: below the device, dotted. obj_name: as in readings."""
+    """A signal of a device, as published to clients. name: below the device, dotted. obj_name: as in
+    readings.
+    """
 
     name: str
     obj_name: str
@@ -281,7 +303,9 @@ class SignalInfo(Part):
 
 
 class MethodInfo(Part):
-    """A method or property within the class's USER_ACCESS. signature: as text, e.g. "(velocity: float)"; empty for properties."""
+    """A method or property within the class's USER_ACCESS. signature: as text, e.g. "(velocity: float)";
+    empty for properties.
+    """
 
     name: str
     kind: Literal["method", "property"] = "method"
@@ -293,8 +317,9 @@ class MethodInfo(Part):
 class DeviceInfoMessage(Message):
     """A device of the running session, as clients and the assembler know it.
 
-    state: ready, disabled, failed (error says why), busy. config: the validated device configuration. limits: [low, high] in
-    `unit`, None if it has none. owner: scan id, or empty. server: the device server that holds it.
+    state: ready, disabled, failed (error says why), busy. config: the validated device configuration. limits:
+    [low, high] in `unit`, None if it has none. owner: scan id, or empty. server: the device server that holds
+    it.
     """
 
     msg_type: ClassVar[str] = "device_info"
@@ -317,7 +342,8 @@ class DeviceInfoMessage(Message):
 
 
 class DeviceSessionMessage(Message):
-    """The session in force: every device's configuration. version grows with every change; hash identifies its content.
+    """The session in force: every device's configuration. version grows with every change; hash identifies
+    its content.
 
     failed: devices that are part of the session and could not be built or connected -> why.
     """
@@ -343,9 +369,11 @@ class ConfigAction(StrEnum):
 
 
 class DeviceConfigMessage(Message):
-    """Please change the session. devices: name -> configuration (for update: the fields to change; for remove: name -> {}).
+    """Please change the session. devices: name -> configuration (for update: the fields to change; for
+    remove: name -> {}).
 
-    Answered by a `RequestResponseMessage` whose result is {"version", "loaded": [names], "failed": {name: sentence}}.
+    Answered by a `RequestResponseMessage` whose result is {"version", "loaded": [names], "failed": {name:
+    sentence}}.
     """
 
     msg_type: ClassVar[str] = "device_config"
@@ -358,7 +386,9 @@ class DeviceConfigMessage(Message):
 
 
 class DeviceServerInfoMessage(Message):
-    """A device server says that it is there. boot_id: new with every process. run_epoch: the lowest that it still obeys."""
+    """A device server says that it is there. boot_id: new with every process. run_epoch: the lowest that it
+    still obeys.
+    """
 
     msg_type: ClassVar[str] = "device_server_info"
 
@@ -366,5 +396,3 @@ class DeviceServerInfoMessage(Message):
     boot_id: str
     run_epoch: int = 0
     session_version: int = 0
-
-

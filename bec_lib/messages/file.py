@@ -8,7 +8,9 @@ from bec_lib.messages.base import Message
 
 
 class FileMessage(Message):
-    """A file of a scan. done False: it can be opened while it grows (SWMR). done True: it is final; successful False: error says why."""
+    """A file of a scan. done False: it can be opened while it grows (SWMR). done True: it is final;
+    successful False: error says why.
+    """
 
     msg_type: ClassVar[str] = "file_message"
 

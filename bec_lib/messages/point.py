@@ -1,7 +1,7 @@
 """Readings on their way to points.
 
-Both travel in blocks of columns against the scan's `ScanSchemaMessage`: column k holds the values of signal k, one per point.
-A software-triggered point is a block of one.
+Both travel in blocks of columns against the scan's `ScanSchemaMessage`: column k holds the values of signal
+k, one per point. A software-triggered point is a block of one.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from bec_lib.messages.base import Message
 class ReadingsMessage(Message):
     """A block of readings from one device server.
 
-    first_index, count: which points. values[k]: list of `count` values of the k-th signal of this server in the schema (arrays for
-    signals with a shape); device_times[k]: their device time stamps. server_times, acq_start, acq_end: `count` each, seconds UTC.
-    attempt: of the point; the highest one counts. group: "monitored", or "baseline" (count 1, against the baseline columns).
+    first_index, count: which points. values[k]: list of `count` values of the k-th signal of this server in
+    the schema (arrays for signals with a shape); device_times[k]: their device time stamps. server_times,
+    acq_start, acq_end: `count` each, seconds UTC.
+    attempt: of the point; the highest one counts. group: "monitored", or "baseline" (count 1, against the
+    baseline columns).
     """
 
     msg_type: ClassVar[str] = "readings"
@@ -36,7 +38,9 @@ class ReadingsMessage(Message):
 
 
 class PointsMessage(Message):
-    """A block of complete points, in order, none missing, none twice. Columns as in the schema; its stream id is `{first_index + count}-0`."""
+    """A block of complete points, in order, none missing, none twice. Columns as in the schema; its stream id
+    is `{first_index + count}-0`.
+    """
 
     msg_type: ClassVar[str] = "points"
 
@@ -50,7 +54,9 @@ class PointsMessage(Message):
 
 
 class BaselineMessage(Message):
-    """The baseline readings of a scan: one value per baseline column of the schema; None where a device failed to answer."""
+    """The baseline readings of a scan: one value per baseline column of the schema; None where a device
+    failed to answer.
+    """
 
     msg_type: ClassVar[str] = "baseline"
 
@@ -60,7 +66,9 @@ class BaselineMessage(Message):
 
 
 class SealMessage(Message):
-    """The last entry of a scan's points: there are `count` points and no more will come. status: the scan's terminal state."""
+    """The last entry of a scan's points: there are `count` points and no more will come. status: the scan's
+    terminal state.
+    """
 
     msg_type: ClassVar[str] = "seal"
 

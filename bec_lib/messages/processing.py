@@ -29,7 +29,8 @@ class AvailableModelsMessage(Message):
 class DAPRequestMessage(Message):
     """Please fit. On the points of a scan (x, y as "device.signal" or "device"), or on the arrays given.
 
-    continuous: refit as points arrive, until the scan is sealed; each result goes to the scan's fits, the last one is the answer.
+    continuous: refit as points arrive, until the scan is sealed; each result goes to the scan's fits, the
+    last one is the answer.
     parameters: name -> {"value", "vary", "min", "max", "expr"} to start from; else they are guessed.
     models: one model name, or several that are added up.
     """
@@ -51,7 +52,8 @@ class DAPRequestMessage(Message):
 
 
 class FitResult(Part):
-    """What a fit gave. params, errors: name -> value and standard error (None if it could not be estimated), in the units of the data.
+    """What a fit gave. params, errors: name -> value and standard error (None if it could not be estimated),
+    in the units of the data.
 
     curve_x, curve_y: the fitted curve on a fine grid. num_points: data points that were used.
     """

@@ -1,7 +1,7 @@
 """Requests to the scan server, its answers, and the state of the queues.
 
-Clients write requests and commands to their own `personal/{user}/...` stream; the answer goes to the stream of the client that
-asked. The snapshot is the fold of all queue events and is always complete.
+Clients write requests and commands to their own `personal/{user}/...` stream; the answer goes to the stream
+of the client that asked. The snapshot is the fold of all queue events and is always complete.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from bec_lib.messages.base import ErrorInfo, Message, Part
 class ScanQueueMessage(Message):
     """Please run this scan.
 
-    request_id is made by the client; a repeat with the same id gets the first answer. args are the positional arguments as typed,
-    devices by name. client_id: whose reply stream gets the answer.
+    request_id is made by the client; a repeat with the same id gets the first answer. args are the positional
+    arguments as typed, devices by name. client_id: whose reply stream gets the answer.
     """
 
     msg_type: ClassVar[str] = "scan_queue_message"
@@ -67,8 +67,9 @@ class ScanQueueModificationMessage(Message):
 class RequestResponseMessage(Message):
     """The one answer to a request or a command.
 
-    A scan request is answered when it is queued (with its scan_id); `mv` is answered when it is queued, too, and its end is seen in
-    `RequestDoneMessage`. result: what the request asked for, e.g. the plan of a dry run.
+    A scan request is answered when it is queued (with its scan_id); `mv` is answered when it is queued, too,
+    and its end is seen in `RequestDoneMessage`. result: what the request asked for, e.g. the plan of a dry
+    run.
     """
 
     msg_type: ClassVar[str] = "request_response"
@@ -82,7 +83,9 @@ class RequestResponseMessage(Message):
 
 
 class RequestDoneMessage(Message):
-    """A request that was accepted has ended. For scans sent when the scan is closed, not when its file is written."""
+    """A request that was accepted has ended. For scans sent when the scan is closed, not when its file is
+    written.
+    """
 
     msg_type: ClassVar[str] = "request_done"
 

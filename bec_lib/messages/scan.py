@@ -41,8 +41,10 @@ class ReadoutGroups(Part):
 
 
 class FileTarget(Part):
-    """Where the scan's files go. `stem` is an absolute path without the ending, e.g. /data/p1/S00000-00999/S00042/S00042;
-    the master file is `{stem}_master{suffix}.h5`, a detector's `{stem}_{device}.h5`. `suffix` is empty or starts with `_`."""
+    """Where the scan's files go. `stem` is an absolute path without the ending, e.g.
+    /data/p1/S00000-00999/S00042/S00042; the master file is `{stem}_master{suffix}.h5`, a detector's
+    `{stem}_{device}.h5`. `suffix` is empty or starts with `_`.
+    """
 
     stem: str
     suffix: str = ""
@@ -51,8 +53,8 @@ class FileTarget(Part):
 class ScanStatusMessage(Message):
     """A scan's state changed.
 
-    num_points: points announced by the plan, None if the scan cannot know. num_readouts: points committed, in terminal
-    states. started, ended: seconds UTC, ended is None while it runs. timestamp: of this change.
+    num_points: points announced by the plan, None if the scan cannot know. num_readouts: points committed, in
+    terminal states. started, ended: seconds UTC, ended is None while it runs. timestamp: of this change.
     error: why it was not completed. config_hash, code_hash: of the device session and of the scan's source.
     """
 
@@ -93,7 +95,9 @@ class ScanStatusMessage(Message):
 
 
 class ScanPositionsMessage(Message):
-    """The targets of all points of a scan whose positions are known beforehand: float array (points, motors), absolute."""
+    """The targets of all points of a scan whose positions are known beforehand: float array (points, motors),
+    absolute.
+    """
 
     msg_type: ClassVar[str] = "scan_positions"
     max_array_bytes: ClassVar[int] = 256 * 1024 * 1024
@@ -106,8 +110,9 @@ class ScanPositionsMessage(Message):
 class SignalSchema(Part):
     """One column of a scan's readings.
 
-    dtype: numpy name, e.g. "float64", or "str". shape: of one value, [] for a scalar. unit: as the device says it, empty if
-    it says none. kind: ophyd's, "hinted" or "normal". server: the device server that reads it.
+    dtype: numpy name, e.g. "float64", or "str". shape: of one value, [] for a scalar. unit: as the device
+    says it, empty if it says none. kind: ophyd's, "hinted" or "normal". server: the device server that reads
+    it.
     """
 
     device: str
@@ -123,7 +128,8 @@ class SignalSchema(Part):
 class DeviceSchema(Part):
     """What a file needs to know about a device of the scan.
 
-    role: positioner, detector, monitor, signal. configuration: signal -> {"value", "timestamp", "units"} as read at staging.
+    role: positioner, detector, monitor, signal. configuration: signal -> {"value", "timestamp", "units"} as
+    read at staging.
     files: detector files announced at staging, each {"path", "dataset"}.
     """
 
@@ -142,8 +148,8 @@ class DeviceSchema(Part):
 class ScanSchemaMessage(Message):
     """The columns of a scan's points and of its baseline, fixed when all devices are staged.
 
-    The order of `signals` is the order of the columns in every reading and point of this version; likewise `baseline`.
-    A re-stage that changes anything gives the next version.
+    The order of `signals` is the order of the columns in every reading and point of this version; likewise
+    `baseline`. A re-stage that changes anything gives the next version.
     """
 
     msg_type: ClassVar[str] = "scan_schema"
@@ -175,7 +181,9 @@ class ParameterInfo(Part):
 
 
 class BundleInfo(Part):
-    """The group of positional arguments that is repeated, e.g. (device, start, stop). at_least, at_most: repetitions."""
+    """The group of positional arguments that is repeated, e.g. (device, start, stop). at_least, at_most:
+    repetitions.
+    """
 
     parameters: list[ParameterInfo] = []
     at_least: int = 0

@@ -19,7 +19,9 @@ class ServiceState(StrEnum):
 
 
 class Busy(Part):
-    """what is being done, since and until when (seconds UTC); past `until` the supervisor may restart the process."""
+    """what is being done, since and until when (seconds UTC); past `until` the supervisor may restart the
+    process.
+    """
 
     what: str
     since: float
@@ -65,7 +67,9 @@ class Severity(IntEnum):
 
 
 class AlarmMessage(Message):
-    """Something a person should know. Never a substitute for an answer: who asked gets the error in the answer, too."""
+    """Something a person should know. Never a substitute for an answer: who asked gets the error in the
+    answer, too.
+    """
 
     msg_type: ClassVar[str] = "alarm_message"
 
@@ -98,7 +102,9 @@ class AccountMessage(Message):
 
 
 class SupervisorMessage(Message):
-    """What the supervisor saw: a service's process started, ended, was restarted. reason: why it died, in words."""
+    """What the supervisor saw: a service's process started, ended, was restarted. reason: why it died, in
+    words.
+    """
 
     msg_type: ClassVar[str] = "supervisor"
 

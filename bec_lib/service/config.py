@@ -1,7 +1,8 @@
 """The service configuration: one YAML file that every process of a deployment reads.
 
 Which file: `--config`, else the environment's BEC_CONFIG, else `bec.yaml` in the working folder, else
-`~/.config/bec/services.yaml`, else defaults (a deployment called "default" with its own private Redis). Opens no connection.
+`~/.config/bec/services.yaml`, else defaults (a deployment called "default" with its own private Redis). Opens
+no connection.
 """
 
 from __future__ import annotations
@@ -66,7 +67,9 @@ class SciHubConfig(_Section):
 
 
 class DataPipelineConfig(_Section):
-    """processes: how many fits run at the same time, each in a process of its own. refit_s: how often a live fit is refreshed at most."""
+    """processes: how many fits run at the same time, each in a process of its own. refit_s: how often a live
+    fit is refreshed at most.
+    """
 
     processes: int = Field(1, ge=1, le=64)
     refit_s: float = Field(0.25, ge=0.0)
@@ -132,7 +135,9 @@ class ServiceConfig(_Section):
 
     @property
     def embedded_socket(self) -> Path:
-        """The embedded server's socket: in the state folder, or, if that path is too long for one, in the temporary folder."""
+        """The embedded server's socket: in the state folder, or, if that path is too long for one, in the
+        temporary folder.
+        """
         path = self.state_folder / "redis.sock"
         if len(str(path)) <= _SOCKET_PATH_LIMIT:
             return path
@@ -144,10 +149,13 @@ class ServiceConfig(_Section):
         return self.redis or RedisSettings(unix_socket=str(self.embedded_socket), persistence="no")
 
 
-def load_service_config(path: str | Path | None = None, environment: Mapping[str, str] | None = None) -> ServiceConfig:
+def load_service_config(
+    path: str | Path | None = None, environment: Mapping[str, str] | None = None
+) -> ServiceConfig:
     """The configuration in force; `path` as given by `--config`.
 
-    Relative paths in the file are relative to the file. BEC_REDIS_HOST ("host" or "host:port") overrides the server.
+    Relative paths in the file are relative to the file. BEC_REDIS_HOST ("host" or "host:port") overrides the
+    server.
     Raises ConfigError naming the file, the line where possible, and all problems at once.
     """
     environment = os.environ if environment is None else environment
@@ -155,7 +163,9 @@ def load_service_config(path: str | Path | None = None, environment: Mapping[str
     if named:
         file = Path(named).expanduser()
         if not file.is_file():
-            raise ConfigError(f"the service configuration {file} does not exist (given by {'--config' if path else 'BEC_CONFIG'})")
+            raise ConfigError(
+                f"the service configuration {file} does not exist (given by {'--config' if path else 'BEC_CONFIG'})"
+            )
     else:
         candidates = [Path("bec.yaml"), Path.home() / ".config" / "bec" / "services.yaml"]
         file = next((candidate for candidate in candidates if candidate.is_file()), Path())
@@ -174,7 +184,9 @@ def load_service_config(path: str | Path | None = None, environment: Mapping[str
     try:
         return ServiceConfig.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"the service configuration {file} cannot be used: {describe_validation(error)}") from error
+        raise ConfigError(
+            f"the service configuration {file} cannot be used: {describe_validation(error)}"
+        ) from error
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The one place in which a service's main thread waits.
 
-`DirectInbox` makes the blocking Redis call itself: for services that live from streams alone. `ThreadedInbox` is fed by a reader
+`DirectInbox` makes the blocking Redis call itself: for services that live from streams alone. `ThreadedInbox`
+is fed by a reader
 thread and by anybody who posts: for services that also wait for devices, processes or people.
 """
 
@@ -26,7 +27,9 @@ class Inbox(Protocol):
     def forget(self, *endpoints: Endpoint) -> None: ...
 
     def take(self, timeout_s: float) -> list[Event]:
-        """All that has arrived, oldest first; waits up to `timeout_s` for the first, then may return an empty list."""
+        """All that has arrived, oldest first; waits up to `timeout_s` for the first, then may return an empty
+        list.
+        """
 
     def close(self) -> None: ...
 

@@ -1,6 +1,7 @@
 """Logging of a service: to standard error, to a rotated file, and WARNING and above to the log stream.
 
-Nothing is sent to Redis from where the line is logged: lines for the stream are collected and go out with the next heartbeat.
+Nothing is sent to Redis from where the line is logged: lines for the stream are collected and go out with the
+next heartbeat.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ class StreamLines(logging.Handler):
         self._lines: deque[LogMessage] = deque(maxlen=keep)
 
     def emit(self, record: logging.LogRecord) -> None:
-        details = self.formatter.formatException(record.exc_info) if record.exc_info and self.formatter else ""
+        details = (
+            self.formatter.formatException(record.exc_info) if record.exc_info and self.formatter else ""
+        )
         self._lines.append(
             LogMessage(
                 level=record.levelname,
@@ -44,7 +47,9 @@ class StreamLines(logging.Handler):
         return lines
 
 
-def set_up_logging(service: str, folder: Path | None, level: str, file_mb: float = 20.0, files: int = 5) -> StreamLines:
+def set_up_logging(
+    service: str, folder: Path | None, level: str, file_mb: float = 20.0, files: int = 5
+) -> StreamLines:
     """Configure the root logger of this process. A folder that cannot be written is reported, not fatal."""
     root = logging.getLogger()
     for handler in list(root.handlers):
@@ -62,7 +67,10 @@ def set_up_logging(service: str, folder: Path | None, level: str, file_mb: float
             folder.mkdir(parents=True, exist_ok=True)
             handlers.append(
                 logging.handlers.RotatingFileHandler(
-                    folder / f"{service}.log", maxBytes=int(file_mb * 1e6), backupCount=files, encoding="utf-8"
+                    folder / f"{service}.log",
+                    maxBytes=int(file_mb * 1e6),
+                    backupCount=files,
+                    encoding="utf-8",
                 )
             )
         except OSError as error:

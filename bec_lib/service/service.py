@@ -1,7 +1,8 @@
 """The frame of a service: one process, one role, one loop.
 
-`run` reads the command line, opens the broker, takes the role's lease, and then turns the loop: wait in the inbox, hand what came to the
-app, send the heartbeat. The heartbeat is sent by the loop that does the work: a loop that is stuck falls silent and is seen to be.
+`run` reads the command line, opens the broker, takes the role's lease, and then turns the loop: wait in the
+inbox, hand what came to the app, send the heartbeat. The heartbeat is sent by the loop that does the work: a
+loop that is stuck falls silent and is seen to be.
 """
 
 from __future__ import annotations
@@ -108,7 +109,9 @@ class Service:
 
     @contextlib.contextmanager
     def busy(self, what: str, for_s: float) -> Iterator[None]:
-        """Say in the heartbeat that a long call is running (in another thread; the loop goes on), and until when it may."""
+        """Say in the heartbeat that a long call is running (in another thread; the loop goes on), and until
+        when it may.
+        """
         now = self.clock.now()
         self.begin_busy(what, now + for_s)
         try:
@@ -124,7 +127,15 @@ class Service:
         self._busy = None
         self._beat()
 
-    def alarm(self, severity: Severity, message: str, *, device: str | None = None, scan_id: str | None = None, details: str = "") -> None:
+    def alarm(
+        self,
+        severity: Severity,
+        message: str,
+        *,
+        device: str | None = None,
+        scan_id: str | None = None,
+        details: str = "",
+    ) -> None:
         """Tell people. Logged as well."""
         log.warning("%s", message)
         self.broker.append(
@@ -147,7 +158,8 @@ class Service:
     def take_role(self) -> None:
         """Become the one writer of the role.
 
-        A predecessor on this host that is dead is replaced at once, a silent one elsewhere after its heartbeat has expired.
+        A predecessor on this host that is dead is replaced at once, a silent one elsewhere after its
+        heartbeat has expired.
         Raises AlreadyRunning, naming host and process, if one is alive.
         """
         deadline = self.clock.monotonic() + TAKEOVER_S
@@ -158,8 +170,8 @@ class Service:
             if self.clock.monotonic() > deadline:
                 other: StatusMessage = found.message
                 raise AlreadyRunning(
-                    f"a {self.name} is already running for deployment {self.config.deployment!r} on {other.host} (process {other.pid}); "
-                    "stop it with `bec-server stop`, or choose another `deployment:`"
+                    f"a {self.name} is already running for deployment {self.config.deployment!r} "
+                    f"on {other.host} (process {other.pid}); stop it with `bec-server stop`, or choose another `deployment:`"
                 )
             # Nothing else can be reacted to before the role is taken.
             time.sleep(0.1)
@@ -253,7 +265,9 @@ def run(
     0: asked to stop. 1: failed, with one or two sentences on standard error. 3: a newer instance took over.
     build_app gets the service before `App.start`; import heavy libraries in it, not at module level.
     """
-    parser = argparse.ArgumentParser(prog=f"bec-{name.replace('_', '-')}", description=f"The {name.replace('_', ' ')} of BEC.")
+    parser = argparse.ArgumentParser(
+        prog=f"bec-{name.replace('_', '-')}", description=f"The {name.replace('_', ' ')} of BEC."
+    )
     parser.add_argument("--config", help="service configuration (default: BEC_CONFIG, bec.yaml, or built-in)")
     parser.add_argument("--debug", action="store_true", help="log more, and show tracebacks")
     if add_arguments:
@@ -263,7 +277,13 @@ def run(
     try:
         config = load_service_config(options.config)
         role = rename(options) if rename else name
-        lines = set_up_logging(role, config.log_folder, "DEBUG" if options.debug else config.log.level, config.log.file_mb, config.log.files)
+        lines = set_up_logging(
+            role,
+            config.log_folder,
+            "DEBUG" if options.debug else config.log.level,
+            config.log.file_mb,
+            config.log.files,
+        )
         clock = SystemClock()
         broker = Broker(config.broker_settings, config.deployment, Sender(role, new_id(clock)), clock=clock)
         broker.wait_until_reachable(config.broker_settings.give_up_after_s)

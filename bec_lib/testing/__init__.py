@@ -1,4 +1,6 @@
-"""For tests of services and of plugins: a clock that stands still, a broker in memory, a service without a process."""
+"""For tests of services and of plugins: a clock that stands still, a broker in memory, a service without a
+process.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,14 @@ def fake_server() -> Any:
     return fakeredis.FakeServer()
 
 
-def fake_broker(server: Any = None, *, service: str = "test", instance: str = "test-1", user: str = "", deployment: str = "test") -> Broker:
+def fake_broker(
+    server: Any = None,
+    *,
+    service: str = "test",
+    instance: str = "test-1",
+    user: str = "",
+    deployment: str = "test",
+) -> Broker:
     """A broker on fakeredis (in memory, in this process)."""
     import fakeredis
 
