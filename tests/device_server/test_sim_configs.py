@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
+from bec_lib.devices import load_device_file
 from device_server import sim
 
 CONFIGS = Path(__file__).parents[2] / "deploy" / "configs"
@@ -18,6 +19,11 @@ FIELDS = {
 
 def load(name):
     return yaml.safe_load((CONFIGS / name).read_text())
+
+
+@pytest.mark.parametrize("name", ["demo.yaml", "bench.yaml", "bench_100.yaml", "bench_300.yaml"])
+def test_a_configuration_passes_validation(name):
+    assert set(load_device_file(CONFIGS / name)) == set(load(name))
 
 
 def build(config):
