@@ -196,7 +196,7 @@ def dump_device_file(path: str | Path, devices: Mapping[str, DeviceConfig]) -> N
             for key in FIELDS
             if DeviceConfig.model_fields[key].is_required() or raw[key] != _default(key)
         }
-    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110)
+    text = yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
     temporary = file.with_name(f".{file.name}.new")
     try:
         temporary.write_text(text, encoding="utf-8")
@@ -271,13 +271,25 @@ def _construct_include(loader: yaml.SafeLoader, node: yaml.Node) -> _Include:
     )
 
 
+class _Dumper(yaml.SafeDumper):
+    """The safe dumper, which quotes what `_Loader` would take for something else than text."""
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    # PyYAML writes other line ends than "\n" in a way that does not read back.
+    style = None if all(c.isprintable() or c == "\n" for c in text) else '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
 _Loader.add_constructor("!include", _construct_include)
-# YAML 1.1 takes 1e6 for a text, 1.0e+6 for a number; people mean a number by both.
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
-    list("-+.0123456789"),
-)
+_Dumper.add_representer(str, _represent_text)
+for _kind in (_Loader, _Dumper):
+    # YAML 1.1 takes 1e6 for a text, 1.0e+6 for a number; people mean a number by both.
+    _kind.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
+        list("-+.0123456789"),
+    )
 
 
 def _collect(file: Path, collected: _Collected, inside: tuple[Path, ...]) -> None:
@@ -417,7 +429,8 @@ def _field_problems(error: ValidationError) -> list[str]:
             if not any(problem.startswith("units") for problem in found):
                 found.append(f"units must be a text or a mapping of signals to texts, not {item['input']!r}")
         else:
-            message = item["msg"].removeprefix("Input ").replace("valid dictionary", "mapping")
+            message = item["msg"].removeprefix("Input ").split(", unable")[0]
+            message = message.replace("valid dictionary", "mapping")
             found.append(f"{path} {message}, and is {item['input']!r}")
     return found
 
