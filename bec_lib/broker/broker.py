@@ -395,7 +395,8 @@ class Broker:
             )
         if config.get("maxmemory-policy") != "noeviction":
             found.append(
-                f"Redis at {self.settings.address()} may throw away data when its memory is full. Set `maxmemory-policy noeviction`."
+                f"Redis at {self.settings.address()} may throw away data when its memory is full. "
+                "Set `maxmemory-policy noeviction`."
             )
         if config.get("appendfsync") == "everysec":
             found.append(
@@ -478,7 +479,6 @@ def _connect(settings: RedisSettings) -> redis.Redis:
         "socket_timeout": SOCKET_TIMEOUT_S,
         "socket_connect_timeout": settings.connect_timeout_s,
         "retry": Retry(NoBackoff(), 0),
-        "retry_on_timeout": False,
         "health_check_interval": 0,
         "db": settings.db,
     }
