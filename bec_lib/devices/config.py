@@ -59,7 +59,7 @@ class DeviceConfig(BaseModel):
     deviceServer: the name of the device server that builds it.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
     deviceClass: str = Field(min_length=1)
     enabled: bool
