@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
+import operator
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -289,15 +290,15 @@ def _problems_of_number(label: str, parameter: ParameterInfo, value: Any, hint: 
         return [f"{label} must be a whole number, not {value}."]
     unit = f" {parameter.unit}" if parameter.unit else ""
     bounds = [
-        (parameter.ge, "at least", lambda bound: value >= bound),
-        (parameter.gt, "greater than", lambda bound: value > bound),
-        (parameter.le, "at most", lambda bound: value <= bound),
-        (parameter.lt, "less than", lambda bound: value < bound),
+        (parameter.ge, "at least", operator.ge),
+        (parameter.gt, "greater than", operator.gt),
+        (parameter.le, "at most", operator.le),
+        (parameter.lt, "less than", operator.lt),
     ]
     found = [
         f"{label} is {value}{unit}; it must be {word} {bound:g}{unit}."
         for bound, word, holds in bounds
-        if bound is not None and not holds(bound)
+        if bound is not None and not holds(value, bound)
     ]
     return found + _problems_of_choice(label, parameter, value)
 

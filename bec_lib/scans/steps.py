@@ -1,0 +1,101 @@
+"""What a scan's generator may ask for: declarative steps, executed by the scan server.
+
+`Trajectory`, `Points` and `Move` are pipelined: the generator goes on (with None) as soon as they are under way, and
+the device servers run them in order, back to back. `Point`, `Read`, `Call` and `Wait` hand their result to the
+generator; a result is in the scan's journal before the generator sees it, so that a scan can be replayed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """How a point is taken. Times in seconds: exp_time is what a trigger takes at least, settling_time follows the
+    move, settling_time_after_trigger precedes the reading, readout_time is the detectors' own.
+    """
+
+    exp_time: float = 0.0
+    frames_per_trigger: int = 1
+    settling_time: float = 0.0
+    settling_time_after_trigger: float = 0.0
+    readout_time: float = 0.0
+
+    @property
+    def point_s(self) -> float:
+        """The least that a point takes."""
+        triggers = max(1, self.frames_per_trigger) * (self.exp_time + self.readout_time)
+        return triggers + self.settling_time + self.settling_time_after_trigger
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """Points at known positions: at each, move, settle, trigger, read. positions: (points, motors), absolute, in
+    device units.
+    """
+
+    motors: Sequence[str]
+    positions: np.ndarray
+    exposure: Exposure | None = None
+
+    @property
+    def count(self) -> int:
+        return len(self.positions)
+
+
+@dataclass(frozen=True)
+class Points:
+    """Points without a move. interval: seconds from the begin of one to the begin of the next, by the clock (no
+    drift); 0: back to back.
+    """
+
+    count: int
+    interval: float = 0.0
+    exposure: Exposure | None = None
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point; gives its reading: device -> signal -> {"value", "timestamp"}. positions: device -> target."""
+
+    positions: Mapping[str, float] = field(default_factory=dict)
+    exposure: Exposure | None = None
+
+
+@dataclass(frozen=True)
+class Move:
+    """Move devices to absolute targets, all at the same time; later steps begin when all have arrived."""
+
+    targets: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Read:
+    """Read devices outside of the points; gives device -> signal -> {"value", "timestamp"}."""
+
+    devices: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Call:
+    """Call a method or read a property of a device; gives what it returned."""
+
+    device: str
+    func: str
+    args: Sequence[Any] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Wait until all steps so far are done, and then for so many seconds; gives the number of points taken."""
+
+    seconds: float = 0.0
+
+
+Step = Trajectory | Points | Point | Move | Read | Call | Wait
