@@ -1,0 +1,1 @@
+"""Where fits are computed: in processes of their own, so that the service stays small and responsive."""
