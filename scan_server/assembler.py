@@ -1,0 +1,213 @@
+"""What exactly will a request do? Request -> the scan and its plan.
+
+The plan has all positions as one array, the limits of every point checked, who is read when, and an estimate. Touches
+nothing: current positions and limits come in with the registry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from bec_lib.devices.registry import DeviceRecord, Registry
+from bec_lib.errors import BECError, ReasonCode
+from bec_lib.messages import ReadoutGroups, ScanInfo, ScanQueueMessage
+from bec_lib.scans import Exposure, Scan, describe_scan
+from bec_lib.scans.signature import bind, devices_of_call
+from scan_server.guard import Rejected, rejected
+
+_MANY = 5  # of the points outside of a device's limits, so many are named
+_POINT_OVERHEAD_S = 0.0003
+
+
+@dataclass(frozen=True)
+class ScanPlan:
+    """All that is known of a scan before it runs.
+
+    positions: (points, motors), absolute, device units, None if not known in advance. start: where the motors stand.
+    owned: devices that are the scan's own while it runs. servers: device servers that have to do with it, in order;
+    server_of: each device's. devices: records of the motors, for limits of targets found while it runs.
+    """
+
+    motors: tuple[str, ...] = ()
+    positions: np.ndarray | None = None
+    shape: tuple[int, ...] = ()
+    num_points: int | None = None
+    relative: bool = False
+    returns_to_start: bool = False
+    start: Mapping[str, float] = field(default_factory=dict)
+    groups: ReadoutGroups = ReadoutGroups()
+    triggered: tuple[str, ...] = ()
+    owned: tuple[str, ...] = ()
+    servers: tuple[str, ...] = ("main",)
+    server_of: Mapping[str, str] = field(default_factory=dict)
+    devices: Mapping[str, DeviceRecord] = field(default_factory=dict)
+    exposure: Exposure = Exposure()
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    estimated_s: float | None = None
+    config_hash: str = ""
+    session_version: int = 0
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """A scan that may run, and its plan."""
+
+    scan: Scan
+    plan: ScanPlan
+
+
+def devices_needed(info: ScanInfo, request: ScanQueueMessage) -> list[str]:
+    """Devices whose limits and positions `assemble` wants to know."""
+    return devices_of_call(info, request.args, request.kwargs)
+
+
+def assemble(
+    kind: type[Scan],
+    request: ScanQueueMessage,
+    devices: Registry,
+    start: Mapping[str, float] | None = None,
+) -> Assembled | Rejected:
+    """The scan and its plan, or why it cannot run. The request has passed the guard.
+
+    start: where the motors stand, if it is known better than by the registry (a scan that is resumed).
+    A scan whose code raises is rejected with what it raised.
+    """
+    info = describe_scan(kind, describe_scan(kind).plugin)
+    name = request.scan_type
+    call = bind(info, request.args, request.kwargs)
+    try:
+        motors = kind(call).motors
+        known = {motor: devices[motor].position for motor in motors} | dict(start or {})
+        scan = kind(call, {motor: value for motor, value in known.items() if value is not None})
+        problems = [(ReasonCode.INVALID_ARGUMENT, problem) for problem in scan.problems()]
+        if not problems and scan.is_relative:
+            problems = [
+                (
+                    ReasonCode.WRONG_STATE,
+                    f"{name} is relative, and where {motor} stands is not known yet; read it first, or give "
+                    "absolute positions.",
+                )
+                for motor in motors
+                if known[motor] is None
+            ]
+        if problems:
+            return _must(rejected(name, problems))
+        scan.fill_targets()
+        shape = tuple(scan.shape) + ((scan.burst,) if scan.burst > 1 and len(scan.shape) > 0 else ())
+        num_points = scan.num_points
+        exposure = scan.exposure
+    except BECError as error:
+        return Rejected(error.reason, f"{name}: {error.message}")
+    except Exception as error:  # noqa: BLE001 - a user's class may raise anything; only its own request fails
+        return Rejected(ReasonCode.INTERNAL, f"the scan {name} failed to work out its points: {_told(error)}")
+    records = {motor: devices[motor] for motor in motors}
+    if scan.targets is not None:
+        outside = limit_problems(records, motors, scan.targets)
+        if outside:
+            return _must(rejected(name, [(ReasonCode.LIMIT, problem) for problem in outside]))
+    if not scan.is_scan:
+        return Assembled(scan, _plan_of_move(scan, records, devices))
+    groups = devices.readout_groups(motors, request.monitored, request.on_request)
+    if not groups.monitored and not groups.async_:
+        return Rejected(
+            ReasonCode.CONFIG,
+            f"{name} would read nothing: no device is monitored. Load a configuration with monitored devices, or name "
+            "some by monitored=[...].",
+        )
+    triggered = devices.triggered(groups)
+    involved = dict.fromkeys([*motors, *groups.monitored, *groups.async_, *groups.baseline])
+    server_of = {device: devices[device].server for device in involved}
+    return Assembled(
+        scan,
+        ScanPlan(
+            motors=tuple(motors),
+            positions=scan.targets,
+            shape=shape,
+            num_points=num_points,
+            relative=scan.is_relative,
+            returns_to_start=scan.returns_to_start,
+            start=dict(scan.start),
+            groups=groups,
+            triggered=tuple(triggered),
+            owned=tuple(dict.fromkeys([*motors, *groups.monitored, *groups.async_])),
+            servers=tuple(dict.fromkeys(server_of.values())),
+            server_of=server_of,
+            devices=records,
+            exposure=exposure,
+            parameters=call.parameters,
+            estimated_s=_estimate(scan, num_points, exposure),
+            config_hash=devices.hash,
+            session_version=devices.version,
+        ),
+    )
+
+
+def limit_problems(
+    devices: Mapping[str, DeviceRecord], motors: Sequence[str], positions: np.ndarray
+) -> list[str]:
+    """One sentence for each motor that would leave its limits, with all that is outside. positions: (points, motors),
+    absolute.
+    """
+    found = []
+    for column, motor in enumerate(motors):
+        record = devices[motor]
+        values = positions[:, column]
+        if not np.isfinite(values).all():
+            index = int(np.flatnonzero(~np.isfinite(values))[0])
+            found.append(f"{motor} cannot move to {values[index]} (point {index}): it is no finite number.")
+            continue
+        if record.limits is None:
+            continue
+        low, high = record.limits
+        outside = np.flatnonzero((values < low) | (values > high))
+        if not len(outside):
+            continue
+        unit = f" {record.unit}" if record.unit else ""
+        named = [f"{values[index]:g}{unit}" for index in outside[:_MANY]]
+        if len(positions) > 1:
+            named = [f"{text} (point {index})" for text, index in zip(named, outside, strict=False)]
+        more = ""
+        if len(outside) > _MANY:
+            rest = values[outside[_MANY:]]
+            more = f" and {len(outside) - _MANY} more points between {rest.min():g} and {rest.max():g}{unit}"
+        found.append(
+            f"{motor} cannot move to {', '.join(named)}{more}: its limits are {low:g} to {high:g}{unit}. "
+            f"Choose positions within them, or change dev.{motor}.limits."
+        )
+    return found
+
+
+def _plan_of_move(scan: Scan, records: Mapping[str, DeviceRecord], devices: Registry) -> ScanPlan:
+    server_of = {name: record.server for name, record in records.items()}
+    return ScanPlan(
+        motors=tuple(records),
+        positions=scan.targets,
+        relative=scan.is_relative,
+        start=dict(scan.start),
+        owned=tuple(records),
+        servers=tuple(dict.fromkeys(server_of.values())),
+        server_of=server_of,
+        devices=records,
+        session_version=devices.version,
+    )
+
+
+def _estimate(scan: Scan, num_points: int | None, exposure: Exposure) -> float | None:
+    """Seconds for exposures and waiting; travel is not known here, so it is a lower bound."""
+    if num_points is None:
+        return None
+    interval = float(getattr(scan, "interval", 0.0) or 0.0)
+    return num_points * max(exposure.point_s + _POINT_OVERHEAD_S, interval)
+
+
+def _must(refusal: Rejected | None) -> Rejected:
+    assert refusal is not None
+    return refusal
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -1,0 +1,734 @@
+"""What happens to a queue when something happens? A pure reducer: (state, event) -> (state, effects).
+
+Knows nothing of positions, devices' replies or Redis: the app works out requests before they come here, and carries
+out the effects after the new state is written. Owner of the state: the scan server's main thread.
+
+A queue holds items in order; at most the first one is active (RUNNING, PAUSED or STOPPING), all others are PENDING.
+
+    event                    nothing active         active RUNNING           active PAUSED            active STOPPING
+    Submitted                append, start          append                   append                   append
+    pause, deferred_pause    queue PAUSED *         queue, item PAUSED +     refused                  refused
+    continue                 queue RUNNING, start*  (queue PAUSED: RUNNING)  queue, item RUNNING +    queue RUNNING *
+    abort, halt (active)     refused                STOPPING + hold          STOPPING + hold          halt +, else refused
+    user_completed           refused                STOPPING +               STOPPING +               refused
+    restart                  refused                copy next, STOPPING +    copy next, STOPPING +    refused
+    abort, halt (pending)    cancel that item, whatever is active
+    clear                    cancel all pending items; and as abort, without hold
+    lock, release_lock       no item starts while there is a lock; what is active goes on
+    Ended                    -                      remove, start next       remove                   remove, start next
+
+    *  refused if the queue is in that state already
+    +  the worker is told
+    hold: the queue is PAUSED if others are pending, until somebody continues it. A queue that runs empty is RUNNING.
+
+An item starts if its queue is RUNNING and without locks, no configuration change is under way, and no active item of
+another queue owns one of its devices.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from bec_lib.errors import ReasonCode
+from bec_lib.messages import (
+    ItemState,
+    QueueAction,
+    QueueItem,
+    QueueSnapshot,
+    QueueState,
+    ScanQueueMessage,
+    ScanQueueStatusMessage,
+)
+
+PRIMARY = "primary"
+MAX_ITEMS = 1000
+MAX_QUEUES = 50
+STATE_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Item:
+    """A request in a queue. owned: devices that it moves or reads for itself. start: where its motors stood when it
+    began. stopping: the command that ends it, empty if none does.
+    """
+
+    request: ScanQueueMessage
+    scan_id: str
+    user: str = ""
+    submitted: float = 0.0
+    is_scan: bool = True
+    num_points: int | None = None
+    estimated_s: float | None = None
+    motors: tuple[str, ...] = ()
+    owned: tuple[str, ...] = ()
+    status: ItemState = ItemState.PENDING
+    scan_number: int | None = None
+    start: Mapping[str, float] = field(default_factory=dict)
+    waiting_for: str = ""
+    stopping: str = ""
+
+    @property
+    def label(self) -> str:
+        """For sentences: `scan 12 (line_scan)`, or `mv` where there is no number."""
+        name = self.request.scan_type
+        return f"scan {self.scan_number} ({name})" if self.scan_number is not None else name
+
+
+@dataclass(frozen=True)
+class Queue:
+    """One queue. message: what a person should know about its state."""
+
+    status: QueueState = QueueState.RUNNING
+    items: tuple[Item, ...] = ()
+    locks: Mapping[str, str] = field(default_factory=dict)
+    message: str = ""
+
+    @property
+    def active(self) -> Item | None:
+        return self.items[0] if self.items and self.items[0].status is not ItemState.PENDING else None
+
+    @property
+    def pending(self) -> tuple[Item, ...]:
+        return self.items if self.active is None else self.items[1:]
+
+
+@dataclass(frozen=True)
+class State:
+    """All queues. last_number: the last scan number given out. configuring: who changes the device session, empty if
+    nobody does.
+    """
+
+    queues: Mapping[str, Queue] = field(default_factory=lambda: {PRIMARY: Queue()})
+    last_number: int = 0
+    configuring: str = ""
+
+    def find(self, scan_id: str) -> tuple[str, Item] | None:
+        """Queue name and item."""
+        for name, queue in self.queues.items():
+            for item in queue.items:
+                if item.scan_id == scan_id:
+                    return name, item
+        return None
+
+    @property
+    def active(self) -> list[Item]:
+        return [queue.active for queue in self.queues.values() if queue.active is not None]
+
+
+# Events
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A request that was checked and worked out."""
+
+    queue: str
+    item: Item
+
+
+@dataclass(frozen=True)
+class Commanded:
+    """A client's command. new_scan_id: for the copy that a restart makes."""
+
+    request_id: str
+    client_id: str
+    user: str
+    action: QueueAction
+    queue: str = PRIMARY
+    scan_id: str | None = None
+    parameter: Mapping[str, Any] = field(default_factory=dict)
+    new_scan_id: str = ""
+    now: float = 0.0
+
+
+@dataclass(frozen=True)
+class Began:
+    """A started item was worked out anew, its motors stand at `start`."""
+
+    scan_id: str
+    start: Mapping[str, float]
+    num_points: int | None = None
+    owned: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The worker is done with an item, in whatever way."""
+
+    scan_id: str
+
+
+@dataclass(frozen=True)
+class Noted:
+    """The worker of a queue has something to say (or, with an empty message, has no more)."""
+
+    queue: str
+    message: str
+
+
+@dataclass(frozen=True)
+class DevicesStopped:
+    """Somebody stopped all devices, past the scan server."""
+
+    user: str
+
+
+@dataclass(frozen=True)
+class Configuring:
+    """A change of the device session begins; who: for sentences. Empty: it is over."""
+
+    who: str
+
+
+@dataclass(frozen=True)
+class Expired:
+    """A queue has been empty for long."""
+
+    queue: str
+
+
+Event = Submitted | Commanded | Began | Ended | Noted | DevicesStopped | Configuring | Expired
+
+# Effects
+
+
+@dataclass(frozen=True)
+class Answer:
+    """To the sender of a request or command. code None: accepted."""
+
+    request_id: str
+    client_id: str
+    code: ReasonCode | None = None
+    message: str = ""
+    scan_id: str | None = None
+
+    @property
+    def accepted(self) -> bool:
+        return self.code is None
+
+
+@dataclass(frozen=True)
+class Start:
+    """Let the queue's worker run this item."""
+
+    queue: str
+    item: Item
+
+
+@dataclass(frozen=True)
+class Tell:
+    """A command for the worker that runs the scan."""
+
+    queue: str
+    scan_id: str
+    action: QueueAction
+    user: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Cancelled:
+    """An item was removed before it began; its sender is to be told."""
+
+    item: Item
+    message: str
+    code: ReasonCode = ReasonCode.ABORTED
+
+
+@dataclass(frozen=True)
+class Dismiss:
+    """The queue is gone; its worker is not needed."""
+
+    queue: str
+
+
+Effect = Answer | Start | Tell | Cancelled | Dismiss
+
+
+def reduce(state: State, event: Event) -> tuple[State, list[Effect]]:
+    """The next state, and what is to be done once it is written. The same state object if nothing changed."""
+    match event:
+        case Submitted():
+            state, effects = _submitted(state, event)
+        case Commanded():
+            state, effects = _commanded(state, event)
+        case Ended():
+            state, effects = _ended(state, event), []
+        case Began():
+            state, effects = _began(state, event), []
+        case Noted():
+            state, effects = _noted(state, event), []
+        case DevicesStopped():
+            state, effects = _devices_stopped(state, event)
+        case Configuring():
+            state, effects = replace(state, configuring=event.who), []
+        case Expired():
+            state, effects = _expired(state, event)
+    state, started = _start_what_can(state)
+    return state, [*effects, *started]
+
+
+def snapshot(state: State, revision: int = 0) -> ScanQueueStatusMessage:
+    """The state as everybody sees it."""
+    return ScanQueueStatusMessage(
+        queues={
+            name: QueueSnapshot(
+                status=QueueState.LOCKED if queue.locks else queue.status,
+                items=[_shown(item) for item in queue.items],
+                locks=dict(queue.locks),
+                message=queue.message,
+            )
+            for name, queue in state.queues.items()
+        },
+        revision=revision,
+    )
+
+
+def to_plain(state: State) -> dict[str, Any]:
+    """The state for `QueueStateMessage`; `from_plain` gives it back."""
+    return {
+        "version": STATE_VERSION,
+        "last_number": state.last_number,
+        "queues": {
+            name: {
+                "status": queue.status.value,
+                "locks": dict(queue.locks),
+                "message": queue.message,
+                "items": [
+                    {
+                        **{key: value for key, value in vars(item).items() if key != "request"},
+                        "request": item.request.__dict__,
+                        "status": item.status.value,
+                        "start": dict(item.start),
+                    }
+                    for item in queue.items
+                ],
+            }
+            for name, queue in state.queues.items()
+        },
+    }
+
+
+def from_plain(raw: Mapping[str, Any]) -> State:
+    """The state as it was written. A configuration change that was under way is over."""
+    queues = {
+        name: Queue(
+            status=QueueState(queue["status"]),
+            locks=dict(queue["locks"]),
+            message=queue["message"],
+            items=tuple(
+                Item(
+                    **{
+                        **item,
+                        "request": ScanQueueMessage.model_validate(item["request"]),
+                        "status": ItemState(item["status"]),
+                        "motors": tuple(item["motors"]),
+                        "owned": tuple(item["owned"]),
+                    }
+                )
+                for item in queue["items"]
+            ),
+        )
+        for name, queue in raw["queues"].items()
+    }
+    return State(queues={PRIMARY: Queue(), **queues}, last_number=int(raw["last_number"]))
+
+
+# Requests
+
+
+def _submitted(state: State, event: Submitted) -> tuple[State, list[Effect]]:
+    request = event.item.request
+    queue = state.queues.get(event.queue)
+    if queue is None:
+        if len(state.queues) >= MAX_QUEUES:
+            return state, [
+                _refused(
+                    event.item,
+                    f"there are {MAX_QUEUES} queues already; use one of {', '.join(sorted(state.queues))}",
+                )
+            ]
+        queue = Queue()
+    if len(queue.items) >= MAX_ITEMS:
+        return state, [
+            _refused(
+                event.item,
+                f"the queue {event.queue} is full with {MAX_ITEMS} requests; wait for some to end, or clear it",
+            )
+        ]
+    state = _with_queue(state, event.queue, replace(queue, items=(*queue.items, event.item)))
+    return state, [Answer(request.request_id, request.client_id, scan_id=event.item.scan_id)]
+
+
+def _refused(item: Item, message: str) -> Answer:
+    return Answer(item.request.request_id, item.request.client_id, ReasonCode.NOT_ALLOWED, message)
+
+
+# Commands
+
+
+def _commanded(state: State, event: Commanded) -> tuple[State, list[Effect]]:
+    name, target, problem = _target(state, event)
+    if problem is not None:
+        return state, [problem]
+    queue = state.queues[name]
+    match event.action:
+        case QueueAction.PAUSE | QueueAction.DEFERRED_PAUSE:
+            return _pause(state, event, name, queue, target)
+        case QueueAction.CONTINUE:
+            return _continue(state, event, name, queue)
+        case QueueAction.ABORT | QueueAction.HALT:
+            return _stop(state, event, name, queue, target)
+        case QueueAction.USER_COMPLETED:
+            return _complete(state, event, name, queue, target)
+        case QueueAction.RESTART:
+            return _restart(state, event, name, queue, target)
+        case QueueAction.CLEAR:
+            return _clear(state, event, name, queue)
+        case QueueAction.LOCK | QueueAction.RELEASE_LOCK:
+            return _lock(state, event, name, queue)
+
+
+def _target(state: State, event: Commanded) -> tuple[str, Item | None, Answer | None]:
+    """The queue and item that a command means: the one with that scan id, else the active one of the queue."""
+    if event.scan_id is not None:
+        found = state.find(event.scan_id)
+        if found is None:
+            return (
+                "",
+                None,
+                _no(
+                    event,
+                    f"there is no request with the scan id {event.scan_id} in any queue; it may have ended already",
+                    ReasonCode.NOT_FOUND,
+                ),
+            )
+        return *found, None
+    queue = state.queues.get(event.queue)
+    if queue is None:
+        near = difflib.get_close_matches(event.queue, state.queues, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        return (
+            "",
+            None,
+            _no(
+                event,
+                f"there is no queue {event.queue!r}.{hint} There are: {', '.join(state.queues)}.",
+                ReasonCode.UNKNOWN_QUEUE,
+            ),
+        )
+    return event.queue, queue.active, None
+
+
+def _pause(
+    state: State, event: Commanded, name: str, queue: Queue, target: Item | None
+) -> tuple[State, list[Effect]]:
+    active = queue.active
+    if target is not None and target is not active:
+        return state, [_no(event, f"{target.label} has not begun, so it cannot be paused")]
+    told = f"paused by {event.user}" if event.user else "paused"
+    if active is None or not active.is_scan:
+        if queue.status is QueueState.PAUSED:
+            return state, [_no(event, f"the queue {name} is paused already")]
+        state = _with_queue(state, name, replace(queue, status=QueueState.PAUSED, message=told))
+        after = f"; {active.label} cannot be paused and goes on" if active is not None else ""
+        return state, [_yes(event, f"the queue {name} is paused{after}")]
+    if active.status is ItemState.STOPPING:
+        return state, [_no(event, f"{active.label} is ending already, so it cannot be paused")]
+    if active.status is ItemState.PAUSED:
+        return state, [_no(event, f"{active.label} is paused already")]
+    state = _with_active(
+        state,
+        name,
+        replace(queue, status=QueueState.PAUSED, message=told),
+        replace(active, status=ItemState.PAUSED),
+    )
+    return state, [
+        _yes(event, f"{active.label} is paused", active.scan_id),
+        Tell(name, active.scan_id, event.action, event.user),
+    ]
+
+
+def _continue(state: State, event: Commanded, name: str, queue: Queue) -> tuple[State, list[Effect]]:
+    active = queue.active
+    is_paused = active is not None and active.status is ItemState.PAUSED
+    if queue.status is not QueueState.PAUSED and not is_paused:
+        return state, [_no(event, f"the queue {name} is not paused, so there is nothing to continue")]
+    queue = replace(queue, status=QueueState.RUNNING, message="")
+    if active is None or not is_paused:
+        return _with_queue(state, name, queue), [_yes(event, f"the queue {name} goes on")]
+    state = _with_active(state, name, queue, replace(active, status=ItemState.RUNNING))
+    return state, [
+        _yes(event, f"{active.label} goes on", active.scan_id),
+        Tell(name, active.scan_id, QueueAction.CONTINUE, event.user),
+    ]
+
+
+def _stop(
+    state: State, event: Commanded, name: str, queue: Queue, target: Item | None
+) -> tuple[State, list[Effect]]:
+    word = "halted" if event.action is QueueAction.HALT else "aborted"
+    by = f" by {event.user}" if event.user else ""
+    if target is None:
+        return state, [_no(event, f"nothing runs in the queue {name}, so there is nothing to {event.action}")]
+    if target is not queue.active:
+        state = _with_queue(
+            state, name, replace(queue, items=tuple(i for i in queue.items if i is not target))
+        )
+        message = f"{target.label} was {word}{by} before it began"
+        return state, [
+            _yes(event, message, target.scan_id),
+            Cancelled(target, message, _code(event.action)),
+        ]
+    if target.status is ItemState.STOPPING and not (
+        event.action is QueueAction.HALT and target.stopping != QueueAction.HALT
+    ):
+        return state, [_no(event, f"{target.label} is ending already")]
+    if queue.pending:
+        queue = replace(
+            queue,
+            status=QueueState.PAUSED,
+            message=f"{target.label} was {word}{by}; continue to run what is waiting",
+        )
+    state = _with_active(state, name, queue, _ending(target, event.action))
+    return state, [
+        _yes(event, f"{target.label} is being {word}", target.scan_id),
+        Tell(name, target.scan_id, event.action, event.user, f"{target.label} was {word}{by}"),
+    ]
+
+
+def _complete(
+    state: State, event: Commanded, name: str, queue: Queue, target: Item | None
+) -> tuple[State, list[Effect]]:
+    if target is None or target is not queue.active:
+        what = f"{target.label} has not begun" if target else f"nothing runs in the queue {name}"
+        return state, [_no(event, f"{what}, so it cannot be set completed")]
+    if not target.is_scan:
+        return state, [_no(event, f"{target.label} is no scan; abort it instead")]
+    if target.status is ItemState.STOPPING:
+        return state, [_no(event, f"{target.label} is ending already")]
+    by = f" by {event.user}" if event.user else ""
+    queue = replace(queue, status=QueueState.RUNNING, message="")
+    state = _with_active(state, name, queue, _ending(target, event.action))
+    return state, [
+        _yes(event, f"{target.label} ends as completed", target.scan_id),
+        Tell(name, target.scan_id, event.action, event.user, f"{target.label} was set completed{by}"),
+    ]
+
+
+def _restart(
+    state: State, event: Commanded, name: str, queue: Queue, target: Item | None
+) -> tuple[State, list[Effect]]:
+    if target is None or target is not queue.active:
+        what = f"{target.label} has not begun" if target else f"nothing runs in the queue {name}"
+        return state, [_no(event, f"{what}, so it cannot be restarted")]
+    if target.status is ItemState.STOPPING:
+        return state, [_no(event, f"{target.label} is ending already")]
+    copy = replace(
+        target,
+        request=target.request.model_copy(
+            update={"request_id": event.request_id, "client_id": event.client_id}
+        ),
+        scan_id=event.new_scan_id,
+        user=event.user or target.user,
+        submitted=event.now,
+        status=ItemState.PENDING,
+        scan_number=None,
+        start={},
+    )
+    queue = replace(queue, items=(target, copy, *queue.items[1:]), status=QueueState.RUNNING, message="")
+    by = f" by {event.user}" if event.user else ""
+    state = _with_active(state, name, queue, _ending(target, event.action))
+    return state, [
+        _yes(event, f"{target.label} is being restarted", copy.scan_id),
+        Tell(name, target.scan_id, QueueAction.ABORT, event.user, f"{target.label} was restarted{by}"),
+    ]
+
+
+def _clear(state: State, event: Commanded, name: str, queue: Queue) -> tuple[State, list[Effect]]:
+    by = f" by {event.user}" if event.user else ""
+    active = queue.active
+    effects: list[Effect] = [
+        _yes(event, f"the queue {name} is cleared" if queue.items else f"the queue {name} is empty already")
+    ]
+    effects += [
+        Cancelled(item, f"{item.label} was removed before it began: the queue {name} was cleared{by}")
+        for item in queue.pending
+    ]
+    if active is None:
+        return _with_queue(state, name, Queue(locks=queue.locks)), effects
+    queue = replace(queue, items=(active,))
+    if active.status is ItemState.STOPPING:
+        return _with_queue(state, name, queue), effects
+    state = _with_active(state, name, queue, _ending(active, QueueAction.ABORT))
+    message = f"{active.label} was aborted: the queue {name} was cleared{by}"
+    return state, [*effects, Tell(name, active.scan_id, QueueAction.ABORT, event.user, message)]
+
+
+def _lock(state: State, event: Commanded, name: str, queue: Queue) -> tuple[State, list[Effect]]:
+    lock = str(event.parameter.get("lock") or event.parameter.get("identifier") or event.user or "lock")
+    locks = dict(queue.locks)
+    if event.action is QueueAction.LOCK:
+        if lock in locks:
+            return state, [_no(event, f"the queue {name} has a lock {lock!r} already: {locks[lock]}")]
+        locks[lock] = str(event.parameter.get("reason") or f"locked by {event.user or 'a client'}")
+        told = f"the queue {name} is locked: {locks[lock]}"
+    else:
+        if lock not in locks:
+            held = ", ".join(repr(held) for held in locks) or "none"
+            return state, [_no(event, f"the queue {name} has no lock {lock!r}; it has {held}")]
+        del locks[lock]
+        told = f"the lock {lock!r} of the queue {name} is released"
+    return _with_queue(state, name, replace(queue, locks=locks)), [_yes(event, told)]
+
+
+# What the system reports
+
+
+def _began(state: State, event: Began) -> State:
+    found = state.find(event.scan_id)
+    if found is None:
+        return state
+    name, item = found
+    changed = replace(item, start=dict(event.start), num_points=event.num_points, owned=event.owned)
+    return _with_active(state, name, state.queues[name], changed)
+
+
+def _ended(state: State, event: Ended) -> State:
+    found = state.find(event.scan_id)
+    if found is None:
+        return state
+    name, item = found
+    queue = state.queues[name]
+    items = tuple(other for other in queue.items if other is not item)
+    if not items:
+        return _with_queue(state, name, Queue(locks=queue.locks))
+    message = queue.message if queue.status is QueueState.PAUSED else ""
+    return _with_queue(state, name, replace(queue, items=items, message=message))
+
+
+def _noted(state: State, event: Noted) -> State:
+    queue = state.queues.get(event.queue)
+    if queue is None or queue.message == event.message:
+        return state
+    return _with_queue(state, event.queue, replace(queue, message=event.message))
+
+
+def _devices_stopped(state: State, event: DevicesStopped) -> tuple[State, list[Effect]]:
+    effects: list[Effect] = []
+    by = f" by {event.user}" if event.user else ""
+    for name, queue in state.queues.items():
+        active = queue.active
+        if queue.pending and active is not None:
+            queue = replace(
+                queue,
+                status=QueueState.PAUSED,
+                message=f"all devices were stopped{by}; continue to run what is waiting",
+            )
+        if active is None:
+            continue
+        if active.status is ItemState.STOPPING:
+            state = _with_queue(state, name, queue)
+            continue
+        state = _with_active(state, name, queue, _ending(active, QueueAction.ABORT))
+        effects.append(
+            Tell(name, active.scan_id, QueueAction.ABORT, event.user, f"all devices were stopped{by}")
+        )
+    return state, effects
+
+
+def _expired(state: State, event: Expired) -> tuple[State, list[Effect]]:
+    queue = state.queues.get(event.queue)
+    if event.queue == PRIMARY or queue is None or queue.items or queue.locks:
+        return state, []
+    queues = {name: other for name, other in state.queues.items() if name != event.queue}
+    return replace(state, queues=queues), [Dismiss(event.queue)]
+
+
+def _start_what_can(state: State) -> tuple[State, list[Effect]]:
+    effects: list[Effect] = []
+    for name, queue in state.queues.items():
+        if not queue.items or queue.active is not None:
+            continue
+        head = queue.items[0]
+        reason = _obstacle(state, name, queue, head)
+        if reason:
+            if head.waiting_for != reason:
+                state = _with_active(state, name, queue, replace(head, waiting_for=reason))
+            continue
+        number = state.last_number + 1 if head.is_scan else None
+        head = replace(head, status=ItemState.RUNNING, scan_number=number, waiting_for="")
+        state = _with_active(state, name, queue, head)
+        if number is not None:
+            state = replace(state, last_number=number)
+        effects.append(Start(name, head))
+    return state, effects
+
+
+def _obstacle(state: State, name: str, queue: Queue, head: Item) -> str:
+    if queue.locks:
+        return "; ".join(queue.locks.values())
+    if queue.status is not QueueState.RUNNING:
+        return f"the queue {name} is paused"
+    if state.configuring:
+        return f"the device session is being changed by {state.configuring}"
+    for other_name, other in state.queues.items():
+        active = other.active
+        if active is None or other_name == name:
+            continue
+        shared = [device for device in head.owned if device in active.owned]
+        if shared:
+            verb = "is" if len(shared) == 1 else "are"
+            return f"{', '.join(shared)} {verb} in use by {active.label} in the queue {other_name}"
+    return ""
+
+
+# Small things
+
+
+def _with_queue(state: State, name: str, queue: Queue) -> State:
+    return replace(state, queues={**state.queues, name: queue})
+
+
+def _with_active(state: State, name: str, queue: Queue, head: Item) -> State:
+    """The queue with its first item replaced."""
+    return _with_queue(state, name, replace(queue, items=(head, *queue.items[1:])))
+
+
+def _ending(item: Item, action: QueueAction) -> Item:
+    return replace(item, status=ItemState.STOPPING, stopping=action.value)
+
+
+def _code(action: QueueAction) -> ReasonCode:
+    return ReasonCode.HALTED if action is QueueAction.HALT else ReasonCode.ABORTED
+
+
+def _yes(event: Commanded, message: str, scan_id: str | None = None) -> Answer:
+    return Answer(event.request_id, event.client_id, None, message, scan_id)
+
+
+def _no(event: Commanded, message: str, code: ReasonCode = ReasonCode.WRONG_STATE) -> Answer:
+    return Answer(event.request_id, event.client_id, code, message)
+
+
+def _shown(item: Item) -> QueueItem:
+    return QueueItem(
+        request_id=item.request.request_id,
+        scan_id=item.scan_id,
+        scan_name=item.request.scan_type,
+        status=item.status,
+        is_scan=item.is_scan,
+        scan_number=item.scan_number,
+        user=item.user,
+        client_id=item.request.client_id,
+        args=item.request.args,
+        kwargs=item.request.kwargs,
+        submitted=item.submitted,
+        num_points=item.num_points,
+        estimated_s=item.estimated_s,
+        motors=list(item.motors),
+        waiting_for=item.waiting_for,
+    )
