@@ -1,1 +1,1 @@
-"""Puts readings together into complete points, in order."""
+"""The scan bundler: readings of all device servers in, complete points in order out, each exactly once."""
