@@ -10,9 +10,9 @@ from deploy.own_library import require_own_library
 def main(arguments: list[str] | None = None) -> int:
     """The command; its exit code."""
     require_own_library()
-    from bec_lib.service import Service, run
+    from bec_lib.service import App, Service, run
 
-    def build(service: Service):  # type: ignore[no-untyped-def]
+    def build(service: Service) -> App:
         from data_pipeline.app import build_app
 
         return build_app(service)
