@@ -1,0 +1,698 @@
+"""The `bec` command: everything that can be done with a beamline from a terminal, in one look.
+
+Exit codes: 0 done, 1 it failed (one or two sentences on standard error), 2 the call is off. No traceback unless
+--debug. Heavy modules are imported by the command that needs them.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from bec_client.client import BECClient
+
+FAILED = 1
+WRONG_CALL = 2
+
+app = typer.Typer(
+    help="Beamline Experiment Control. Without a command: the shell.",
+    invoke_without_command=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+config_app = typer.Typer(help="The device session: load, validate, show, save, reset.", no_args_is_help=True)
+queue_app = typer.Typer(help="The scan queue: show, pause, resume, abort ...", invoke_without_command=True)
+account_app = typer.Typer(
+    help="The account (proposal) under which data is stored.", invoke_without_command=True
+)
+app.add_typer(config_app, name="config")
+app.add_typer(queue_app, name="queue")
+app.add_typer(account_app, name="account")
+
+ConfigOption = Annotated[
+    str | None,
+    typer.Option(
+        "--config", metavar="FILE", help="Service configuration (default: BEC_CONFIG, bec.yaml, built-in)."
+    ),
+]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+UserOption = Annotated[
+    str | None, typer.Option("--user", help="Whose request this is (default: the login name).")
+]
+
+_common: dict[str, Any] = {"config": None, "debug": False}
+# Arguments of scans are words of their own: -1 is a number, --steps 11 is a keyword of the scan.
+_FREE_WORDS = {"ignore_unknown_options": True, "help_option_names": ["--help"]}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The entry point; the exit code."""
+    from deploy.own_library import require_own_library
+
+    require_own_library()
+    _common.update(config=None, debug=False)
+    try:
+        app(arguments, prog_name="bec", standalone_mode=True)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else FAILED
+    return 0
+
+
+def _command(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What all commands have: --config and --debug also behind the command, and errors as sentences."""
+
+    @functools.wraps(function)
+    def command(*args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("config"):
+            _common["config"] = kwargs["config"]
+        if kwargs.get("debug"):
+            _common["debug"] = True
+        from bec_lib.errors import BECError
+
+        try:
+            return function(*args, **kwargs)
+        except BECError as error:
+            _fail(error)
+        except KeyboardInterrupt:
+            print("\nInterrupted.", file=sys.stderr)
+            raise typer.Exit(130) from None
+        except BrokenPipeError:
+            # The reader of our output has gone (`bec history | head`).
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from None
+
+    return command
+
+
+def _fail(error: Exception) -> None:
+    from bec_lib.errors import LimitError, ParameterError, ReasonCode, RequestRejected, UnknownDevice
+
+    if _common["debug"]:
+        import traceback
+
+        traceback.print_exception(error)
+        if getattr(error, "details", ""):
+            print(getattr(error, "details", ""), file=sys.stderr)
+    print(f"error: {error}", file=sys.stderr)
+    wrong = isinstance(error, (ParameterError, UnknownDevice)) and not isinstance(error, LimitError)
+    wrong = wrong or (isinstance(error, RequestRejected) and error.reason is ReasonCode.UNKNOWN_SCAN)
+    raise typer.Exit(WRONG_CALL if wrong else FAILED)
+
+
+def _client(user: str | None = None) -> BECClient:
+    from bec_client.client import BECClient
+
+    return BECClient(_common["config"], program="bec", user=user)
+
+
+def _json(value: Any) -> None:
+    from bec_lib.codec import plain
+
+    print(json.dumps(plain(value), indent=2, default=str))
+
+
+# The shell
+
+
+@app.callback()
+@_command
+def bec(
+    context: typer.Context,
+    config: ConfigOption = None,
+    debug: DebugOption = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    user: UserOption = None,
+    no_start: Annotated[bool, typer.Option("--no-start", help="Do not start a fleet if none runs.")] = False,
+) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        print(f"bec {installed('bec')}")
+        raise typer.Exit(0)
+    if context.invoked_subcommand is None:
+        _shell(user, no_start)
+
+
+@app.command()
+@_command
+def shell(
+    config: ConfigOption = None,
+    debug: DebugOption = False,
+    user: UserOption = None,
+    no_start: Annotated[bool, typer.Option("--no-start", help="Do not start a fleet if none runs.")] = False,
+) -> None:
+    """The shell, as `bec` alone."""
+    _shell(user, no_start)
+
+
+def _shell(user: str | None, no_start: bool) -> None:
+    from bec_lib.errors import BrokerError, ServiceDown
+    from bec_lib.service.config import load_service_config
+
+    service_config = load_service_config(_common["config"])
+    client = _client(user)
+    try:
+        client.start()
+        alive = bool(client.service_status.get().get("scan_server") or client.service_status["supervisor"])
+    except BrokerError:
+        if not service_config.is_embedded:
+            raise
+        alive = False
+    if not alive:
+        if no_start:
+            raise ServiceDown(
+                f"No BEC is running for deployment {service_config.deployment!r}; start it with `bec-server start`"
+            )
+        client.shutdown()
+        print(f"No BEC is running for deployment {service_config.deployment!r}; starting it.")
+        start_fleet(_common["config"])
+        client = _client(user)
+        client.start()
+    from bec_client.shell import run_shell
+
+    try:
+        run_shell(client)
+    finally:
+        client.shutdown()
+
+
+def start_fleet(config: str | None) -> None:
+    """Call `bec-server start`, which returns when the fleet is up. Raises ServiceDown if it does not."""
+    from bec_lib.errors import ServiceDown
+
+    beside = Path(sys.executable).parent / "bec-server"
+    program = [str(beside)] if beside.is_file() else [shutil.which("bec-server") or ""]
+    if not program[0]:
+        program = [sys.executable, "-m", "deploy.cli"]
+    ended = subprocess.run([*program, "start", *(["--config", config] if config else [])], check=False)
+    if ended.returncode:
+        raise ServiceDown("the fleet could not be started; `bec-server start` said why")
+
+
+# Scans and moves
+
+
+@app.command(context_settings=_FREE_WORDS)
+@_command
+def scan(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="NAME [ARGUMENT]... [--KEYWORD VALUE]...",
+            help="A scan and its arguments; without any, the list of scans.",
+            show_default=False,
+        ),
+    ] = None,
+    config: ConfigOption = None,
+    debug: DebugOption = False,
+    as_json: JsonOption = False,
+    user: UserOption = None,
+) -> None:
+    """Run a scan, and watch it.
+
+    Devices by name, then numbers; keywords as `--steps 11` or `steps=11`:
+
+        bec scan line_scan samx -1 1 --steps 11 --exp-time 0.1
+
+    Ctrl-C pauses after the point in hand, a second one aborts.
+    """
+    with _client(user) as client:
+        if not words:
+            from bec_client.tables import scan_table, show
+
+            infos = {name: client.scans.info(name) for name in client.scans.names()}
+            _json(infos) if as_json else show(scan_table(infos))
+            return
+        name, *rest = words
+        args, kwargs = parse_words(rest)
+        if as_json:
+            report = client.scans.run(name, *args, hide_report=True, **kwargs)
+            report.wait()
+            item = report.scan
+            _json(
+                {
+                    "request_id": report.request_id,
+                    "scan_id": item.scan_id if item else None,
+                    "scan_number": item.scan_number if item else None,
+                    "status": item.status if item else "completed",
+                    "num_points": item.num_readouts if item else None,
+                    "file_path": item.file_path if item else None,
+                }
+            )
+            return
+        report = client.scans.run(name, *args, **kwargs)
+        if not report.is_scan:
+            client.live_updates.show_move(report)
+
+
+@app.command(context_settings=_FREE_WORDS)
+@_command
+def mv(
+    words: Annotated[list[str], typer.Argument(metavar="DEVICE TARGET [DEVICE TARGET]...")],
+    relative: Annotated[
+        bool, typer.Option("--relative", help="Targets are distances from where they are.")
+    ] = False,
+    config: ConfigOption = None,
+    debug: DebugOption = False,
+    user: UserOption = None,
+) -> None:
+    """Move devices, all at the same time, and wait until they have arrived. Ctrl-C stops them."""
+    args, kwargs = parse_words(words)
+    with _client(user) as client:
+        report = client.scans.submit("mv", args, {"relative": relative, **kwargs})
+        client.live_updates.show_move(report)
+
+
+@app.command()
+@_command
+def wm(
+    names: Annotated[list[str] | None, typer.Argument(help="Devices or patterns such as 'sam*'.")] = None,
+    config: ConfigOption = None,
+    debug: DebugOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Where devices are (all positioners without a name)."""
+    from bec_client.tables import position_table, show
+
+    with _client() as client:
+        rows = client.devices.positions(names or None)
+        _json(rows) if as_json else show(position_table(rows))
+
+
+@app.command()
+@_command
+def stop(config: ConfigOption = None, debug: DebugOption = False, user: UserOption = None) -> None:
+    """Stop all devices now, whatever moves them."""
+    with _client(user) as client:
+        client.service_status.require(client.devices.server_roles(), "stop")
+        client.stop_devices()
+        print("Told all device servers to stop their devices.")
+
+
+def parse_words(words: list[str]) -> tuple[list[Any], dict[str, Any]]:
+    """Words of a command line as arguments and keywords: `samx -1 1 --steps 11 relative=true`.
+
+    A keyword without a value is True. Values are numbers, true and false, lists as `[1, 2]`, else text.
+    """
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if word.startswith("--") and len(word) > 2:
+            key, equals, text = word[2:].partition("=")
+            if not equals:
+                text = "true" if not rest or rest[0].startswith("--") else rest.pop(0)
+            kwargs[key.replace("-", "_")] = value_of(text)
+        elif "=" in word and word.split("=", 1)[0].isidentifier():
+            key, text = word.split("=", 1)
+            kwargs[key] = value_of(text)
+        else:
+            args.append(value_of(word))
+    return args, kwargs
+
+
+def value_of(text: str) -> Any:
+    """What a word means: a number, true, false, none, a list or mapping in brackets, else the text itself."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    lowered = text.lower()
+    if lowered in ("true", "false"):
+        return lowered == "true"
+    if lowered in ("none", "null"):
+        return None
+    if text[:1] in "[{":
+        try:
+            return json.loads(text)
+        except ValueError:
+            return text
+    return text
+
+
+# Looking
+
+
+@app.command()
+@_command
+def status(config: ConfigOption = None, debug: DebugOption = False, as_json: JsonOption = False) -> None:
+    """Which services run, for which deployment, and with which configuration."""
+    from bec_client.tables import queue_table, service_table, show
+
+    with _client() as client:
+        services = client.service_status.get()
+        service_config = client.service_config
+        facts = {
+            "deployment": client.deployment,
+            "configuration": str(service_config.source_file or "built-in defaults"),
+            "redis": client.broker.settings.address(),
+            "data": str(service_config.data_folder),
+            "account": client.account,
+            "devices": len(client.devices),
+            "failed devices": client.devices.failed_devices,
+            "next scan number": client.queue.next_scan_number,
+        }
+        if as_json:
+            _json({**facts, "services": services, "queues": client.queue.status})
+        else:
+            from rich.table import Table
+
+            grid = Table.grid(padding=(0, 2))
+            for key, value in facts.items():
+                if value or key in ("devices",):
+                    shown = ", ".join(value) if isinstance(value, dict) else str(value)
+                    grid.add_row(f"[cyan]{key}", shown)
+            show(grid)
+            show(service_table(services))
+            show(queue_table(client.queue.status))
+        if any(state is None for state in services.values()):
+            raise typer.Exit(FAILED)
+
+
+@app.command()
+@_command
+def history(
+    count: Annotated[int, typer.Argument(help="How many of the latest scans.", min=1)] = 20,
+    scan_name: Annotated[str | None, typer.Option("--scan", help="Only scans of this name.")] = None,
+    of_user: Annotated[str | None, typer.Option("--of", help="Only scans of this user.")] = None,
+    config: ConfigOption = None,
+    debug: DebugOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """The latest scans and their files."""
+    from bec_client.tables import history_table, show
+
+    with _client() as client:
+        everything = scan_name is not None or of_user is not None
+        found = client.history.messages(None if everything else count)
+        if scan_name is not None:
+            found = [m for m in found if m.scan_name == scan_name]
+        if of_user is not None:
+            found = [m for m in found if m.user == of_user]
+        found = found[-count:]
+        _json(found) if as_json else show(history_table(found))
+
+
+@app.command()
+@_command
+def alarms(
+    count: Annotated[int, typer.Argument(help="How many of the latest.", min=1)] = 20,
+    config: ConfigOption = None,
+    debug: DebugOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """The latest alarms of the services."""
+    from bec_client.tables import alarm_table, show
+
+    with _client() as client:
+        found = client.alarms.earlier(count)
+        _json(found) if as_json else show(alarm_table(found))
+
+
+@app.command()
+@_command
+def file(
+    path: Annotated[str, typer.Argument(metavar="FILE|SCAN", help="A NeXus file, or a scan number.")],
+    config: ConfigOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """The tree of a scan's file: groups, datasets, shapes, units."""
+    from bec_client.history import file_tree
+
+    print(file_tree(_path_of(path)))
+
+
+@app.command()
+@_command
+def plot(
+    what: Annotated[str, typer.Argument(metavar="FILE|SCAN", help="A NeXus file, or a scan number.")],
+    x: Annotated[str | None, typer.Option("--x", help="Column for x, as device or device.signal.")] = None,
+    y: Annotated[str | None, typer.Option("--y", help="Column for y.")] = None,
+    png: Annotated[Path | None, typer.Option("--png", help="Write a PNG as well.")] = None,
+    fit: Annotated[
+        str | None, typer.Option("--fit", metavar="MODEL", help="Fit it and draw the curve.")
+    ] = None,
+    config: ConfigOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Draw a scan in the terminal."""
+    from bec_client import plots
+
+    figure = plots.from_file(_path_of(what), x=x, y=y)
+    if fit is not None:
+        with _client() as client:
+            result = client.dap[fit].fit((figure.x, figure.y))
+        figure = figure.with_fit(result.result)
+        print(result)
+    print(plots.terminal(figure))
+    if png is not None:
+        print(plots.save_png(figure, png))
+
+
+def _path_of(what: str) -> str:
+    if what.isdigit() and not Path(what).exists():
+        with _client() as client:
+            return client.history.get_by_scan_number(int(what)).file_path
+    return what
+
+
+# The device session
+
+
+@config_app.command("load")
+@_command
+def config_load(
+    path: Annotated[
+        str, typer.Argument(metavar="FILE|demo", help="A device file; demo: the simulated beamline.")
+    ],
+    add: Annotated[bool, typer.Option("--add", help="Add to the session instead of replacing it.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Build all devices anew even if nothing differs.")
+    ] = False,
+    config: ConfigOption = None,
+    debug: DebugOption = False,
+    as_json: JsonOption = False,
+    user: UserOption = None,
+) -> None:
+    """Load a device file. Devices that fail are named, the others are loaded; then the exit code is 1."""
+    with _client(user) as client:
+        if path == "demo" and not Path(path).exists():
+            from bec_client.config import demo_file
+
+            path = str(demo_file())
+        change = (
+            client.config.add_to_session(path) if add else client.config.update_session_with_file(path, force)
+        )
+        if as_json:
+            _json(change.__dict__)
+        else:
+            print(change)
+        if change.failed:
+            raise typer.Exit(FAILED)
+
+
+@config_app.command("validate")
+@_command
+def config_validate(
+    path: Annotated[str, typer.Argument(metavar="FILE")],
+    config: ConfigOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Check a device file without loading it. Needs no running fleet."""
+    from bec_lib.devices.config import load_device_file
+
+    devices = load_device_file(path)
+    print(f"{path} is right: {len(devices)} devices.")
+
+
+@config_app.command("show")
+@_command
+def config_show(
+    name: Annotated[str | None, typer.Argument(metavar="DEVICE", help="One device in full.")] = None,
+    config: ConfigOption = None,
+    debug: DebugOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """The devices of the session and their state."""
+    from bec_client.tables import device_summary, device_table, show
+
+    with _client() as client:
+        if name is not None:
+            info = client.devices.fresh_info(name)
+            _json(info) if as_json else show(device_summary(info))
+            return
+        infos = [client.devices.fresh_info(device) for device in client.devices.names()]
+        _json(infos) if as_json else show(device_table(infos, client.devices.session))
+
+
+@config_app.command("save")
+@_command
+def config_save(
+    path: Annotated[str, typer.Argument(metavar="FILE")],
+    config: ConfigOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Write the session as a device file that can be loaded again."""
+    with _client() as client:
+        print(f"Saved {len(client.devices)} devices to {client.config.save_current_session(path)}.")
+
+
+@config_app.command("reset")
+@_command
+def config_reset(config: ConfigOption = None, debug: DebugOption = False, user: UserOption = None) -> None:
+    """Empty the session. It is saved in the deployment's folder first."""
+    with _client(user) as client:
+        client.config.reset_config()
+        print("The session is empty.")
+
+
+# The queue
+
+
+@queue_app.callback()
+@_command
+def queue(context: typer.Context, config: ConfigOption = None, debug: DebugOption = False) -> None:
+    if context.invoked_subcommand is None:
+        queue_show()
+
+
+@queue_app.command("show")
+@_command
+def queue_show(config: ConfigOption = None, debug: DebugOption = False, as_json: JsonOption = False) -> None:
+    """What runs and what waits."""
+    from bec_client.tables import queue_table, show
+
+    with _client() as client:
+        _json(client.queue.status) if as_json else show(queue_table(client.queue.status))
+
+
+QueueName = Annotated[str, typer.Option("--queue", help="Which queue.")]
+ScanIdOption = Annotated[str | None, typer.Option("--scan-id", help="A scan; the running one by default.")]
+
+
+def _queue_command(
+    name: str, method: str, done: str, text: str, takes_scan: bool = True, **fixed: Any
+) -> None:
+    @queue_app.command(name, help=text)
+    @_command
+    def command(
+        queue: QueueName = "primary",
+        scan_id: ScanIdOption = None,
+        config: ConfigOption = None,
+        debug: DebugOption = False,
+        user: UserOption = None,
+    ) -> None:
+        with _client(user) as client:
+            scan = {"scan_id": scan_id} if takes_scan else {}
+            getattr(client.queue, method)(queue=queue, **scan, **fixed)
+        print(done)
+
+
+_queue_command(
+    "pause", "request_scan_interruption", "Pausing after the point in hand.", "Pause after the point in hand."
+)
+_queue_command(
+    "pause-now",
+    "request_scan_interruption",
+    "Paused.",
+    "Pause at once, with the motors stopped.",
+    deferred_pause=False,
+)
+_queue_command("resume", "request_scan_continuation", "Going on.", "Go on with a paused scan or queue.")
+_queue_command(
+    "abort", "request_scan_abortion", "Aborted.", "End the running scan; its points stay in its file."
+)
+_queue_command("halt", "request_scan_halt", "Halted.", "End the running scan without its clean-up moves.")
+_queue_command("restart", "request_scan_restart", "Restarted.", "Abort the running scan and run it again.")
+_queue_command(
+    "complete", "request_set_completed", "Completed.", "End the running scan early, and count it as good."
+)
+_queue_command(
+    "clear",
+    "request_queue_reset",
+    "The queue is empty.",
+    "Abort what runs and empty the queue.",
+    takes_scan=False,
+)
+
+
+@queue_app.command("lock")
+@_command
+def queue_lock(
+    reason: Annotated[str, typer.Argument(help="Shown to those who wait.")],
+    name: Annotated[str | None, typer.Option("--name", help="The lock's name (default: the user).")] = None,
+    queue: QueueName = "primary",
+    config: ConfigOption = None,
+    debug: DebugOption = False,
+    user: UserOption = None,
+) -> None:
+    """Let nothing start until the lock is removed."""
+    with _client(user) as client:
+        client.queue.add_queue_lock(reason, name, queue)
+    print("Locked.")
+
+
+@queue_app.command("unlock")
+@_command
+def queue_unlock(
+    name: Annotated[str | None, typer.Option("--name", help="The lock's name (default: the user).")] = None,
+    queue: QueueName = "primary",
+    config: ConfigOption = None,
+    debug: DebugOption = False,
+    user: UserOption = None,
+) -> None:
+    """Remove a lock."""
+    with _client(user) as client:
+        client.queue.remove_queue_lock(name, queue)
+    print("Unlocked.")
+
+
+# The account
+
+
+@account_app.callback()
+@_command
+def account(context: typer.Context, config: ConfigOption = None, debug: DebugOption = False) -> None:
+    if context.invoked_subcommand is None:
+        account_show()
+
+
+@account_app.command("show")
+@_command
+def account_show(
+    config: ConfigOption = None, debug: DebugOption = False, as_json: JsonOption = False
+) -> None:
+    """The account in force."""
+    with _client() as client:
+        _json({"account": client.account}) if as_json else print(client.account or "No account is set.")
+
+
+@account_app.command("set")
+@_command
+def account_set(
+    name: Annotated[str, typer.Argument(help="Letters, digits, '_', '-' and '.'; '' for none.")],
+    config: ConfigOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Set the account. It holds for scans that open from now on."""
+    with _client() as client:
+        client.account = name
+    print(f"The account is {name!r}." if name else "No account is set.")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

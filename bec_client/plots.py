@@ -1,0 +1,318 @@
+"""Pictures of a scan: in the terminal (plotext) and as PNG (matplotlib, without a display).
+
+A `Figure` is what is drawn: a line with or without a fitted curve, or a map of a grid. It can be made from a scan
+that runs, from a file, or from arrays. Both libraries are imported only when something is drawn.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bec_lib.errors import ParameterError, StorageError
+from bec_lib.messages import FitResult, SignalSchema
+
+
+@dataclass(frozen=True, eq=False)
+class Figure:
+    """x, y: float arrays (n,). grid: float array (rows, columns) for a map, with x over columns and y over rows;
+    then x and y are the axes, and `z_label` names the values.
+    """
+
+    title: str
+    x: np.ndarray
+    y: np.ndarray
+    x_label: str
+    y_label: str
+    grid: np.ndarray | None = None
+    z_label: str = ""
+    fit: FitResult | None = None
+
+    def with_fit(self, fit: FitResult | None) -> Figure:
+        return replace(self, fit=fit)
+
+
+def label(name: str, unit: str) -> str:
+    return f"{name} [{unit}]" if unit else name
+
+
+def from_scan(scan: Any, x: str | None = None, y: str | None = None) -> Figure:
+    """The figure of a scan that this client has followed, or of a scan of the history.
+
+    x, y: "device.signal" or "device"; the first motor and the first detector by default.
+    """
+    points = getattr(scan, "points", None)
+    if points is None:
+        return from_file(scan.file_path, x=x, y=y)
+    points.pull()
+    if points.schema is None or not points.count:
+        return from_file(scan.file_path, x=x, y=y)
+    message = scan.status_message
+    signals = points.schema.signals
+    motors = list(message.motors if message else points.schema.motors)
+    columns = {index: np.asarray(v) for index, v in enumerate(points.values) if not signals[index].shape}
+    title = f"Scan {message.scan_number}: {message.scan_name}" if message else "Scan"
+    shape = list(message.shape) if message else []
+    return _figure(title, signals, columns, motors, shape, x, y)
+
+
+def from_file(path: str | Path, x: str | None = None, y: str | None = None) -> Figure:
+    """The figure of a NeXus file: its default plot, or the named columns."""
+    from bec_client.history import COLLECTION, open_file
+
+    with open_file(path) as file:
+        title = Path(path).stem
+        if x is None and y is None:
+            made = _default_plot(file, title)
+            if made is not None:
+                return made
+        root = f"{COLLECTION}/readout_groups/monitored"
+        if root not in file:
+            root = f"{COLLECTION}/devices"
+        if root not in file:
+            raise StorageError(f"{path} has no devices in {COLLECTION}; is it a scan's file?")
+        signals, columns = [], {}
+        for device in file[root]:
+            group = file[root].get(device)
+            for name in group if group is not None else []:
+                data = group[name].get("value") if hasattr(group[name], "get") else None
+                if data is None or data.ndim != 1:
+                    continue
+                unit = data.attrs.get("units", "")
+                columns[len(signals)] = np.asarray(data[()])
+                signals.append(
+                    SignalSchema(
+                        device=device,
+                        signal=name,
+                        unit=unit.decode() if isinstance(unit, bytes) else str(unit),
+                    )
+                )
+        return _figure(title, signals, columns, [], [], x, y)
+
+
+def from_fit(fit: Any) -> Figure:
+    """The fitted curve alone."""
+    x, y = fit.data
+    return Figure("Fit", np.asarray(x), np.asarray(y), fit.x or "x", fit.y or "y")
+
+
+def terminal(figure: Figure, width: int | None = None, height: int | None = None) -> str:
+    """The figure as text. width, height: characters; the terminal's by default."""
+    import shutil
+
+    import plotext as plt  # type: ignore[import-not-found, unused-ignore]
+
+    columns, lines = shutil.get_terminal_size((100, 40))
+    width = width or min(columns, 120)
+    height = height or min(max(15, lines - 6), 30)
+    plt.clear_figure()
+    plt.plotsize(width, height)
+    plt.theme("clear")
+    plt.title(figure.title)
+    if figure.grid is not None:
+        return _terminal_map(figure, width, height)
+    x, y = _finite(figure.x, figure.y)
+    if not len(x):
+        return f"{figure.title}: no points to draw"
+    plt.scatter(x.tolist(), y.tolist(), marker="●", label="data")
+    if figure.fit is not None and len(figure.fit.curve_x):
+        plt.plot(
+            figure.fit.curve_x.tolist(),
+            figure.fit.curve_y.tolist(),
+            marker="braille",
+            label=_fit_label(figure),
+        )
+    plt.xlabel(figure.x_label)
+    plt.ylabel(figure.y_label)
+    return str(plt.build()).rstrip("\n")
+
+
+def save_png(figure: Figure, path: str | Path) -> Path:
+    """Write the figure as a PNG of about 1280 x 880 pixels. Raises StorageError if the file cannot be written."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib.figure import Figure as Canvas
+
+    canvas = Canvas(figsize=(8, 5.5), dpi=160, layout="constrained")
+    axes = canvas.add_subplot()
+    if figure.grid is not None:
+        mesh = axes.pcolormesh(figure.x, figure.y, figure.grid, shading="nearest", cmap="viridis")
+        canvas.colorbar(mesh, label=figure.z_label)
+    else:
+        axes.plot(figure.x, figure.y, "o", markersize=4.5, color="#1f5fa8", label="data")
+        if figure.fit is not None and len(figure.fit.curve_x):
+            axes.plot(figure.fit.curve_x, figure.fit.curve_y, "-", color="#d1495b", label=_fit_label(figure))
+            axes.legend(frameon=False)
+        axes.grid(alpha=0.25)
+    axes.set_title(figure.title)
+    axes.set_xlabel(figure.x_label)
+    axes.set_ylabel(figure.y_label)
+    file = Path(path)
+    try:
+        canvas.savefig(file)
+    except OSError as error:
+        raise StorageError(f"the picture {file} cannot be written: {error.strerror or error}") from error
+    return file
+
+
+# Choosing what is drawn
+
+
+def _figure(
+    title: str,
+    signals: list[SignalSchema],
+    columns: dict[int, np.ndarray],
+    motors: list[str],
+    shape: list[int],
+    x: str | None,
+    y: str | None,
+) -> Figure:
+    hinted = [k for k in columns if signals[k].kind == "hinted"] or list(columns)
+    of_motors = [next((k for k in hinted if signals[k].device == m), None) for m in motors]
+    motor_columns = [k for k in of_motors if k is not None]
+    others = [k for k in hinted if signals[k].device not in motors]
+    x_column = _named(x, signals, columns) if x else (motor_columns[0] if motor_columns else None)
+    y_column = _named(y, signals, columns) if y else next((k for k in others if k != x_column), None)
+    if y_column is None:
+        y_column = next((k for k in hinted if k != x_column), None)
+    if y_column is None:
+        raise ParameterError(f"{title} has no column of numbers to draw")
+    y_values = columns[y_column].astype(float)
+    y_label = label(signals[y_column].signal, signals[y_column].unit)
+    if len(shape) == 2 and len(motor_columns) == 2 and x is None and shape[0] * shape[1] == len(y_values):
+        slow, fast = motor_columns
+        return _map(
+            title, columns[fast], columns[slow], y_values, shape, signals[fast], signals[slow], y_label
+        )
+    if x_column is None:
+        return Figure(title, np.arange(1, len(y_values) + 1, dtype=float), y_values, "point", y_label)
+    x_label = label(signals[x_column].signal, signals[x_column].unit)
+    return Figure(title, columns[x_column].astype(float), y_values, x_label, y_label)
+
+
+def _map(
+    title: str,
+    fast: np.ndarray,
+    slow: np.ndarray,
+    values: np.ndarray,
+    shape: list[int],
+    fast_signal: SignalSchema,
+    slow_signal: SignalSchema,
+    z_label: str,
+) -> Figure:
+    grid = values.reshape(shape)
+    fast_grid = fast.astype(float).reshape(shape)
+    # A snaked scan runs every other line backwards.
+    order = np.argsort(fast_grid, axis=1)
+    grid = np.take_along_axis(grid, order, axis=1)
+    x_axis = np.take_along_axis(fast_grid, order, axis=1).mean(axis=0)
+    y_axis = slow.astype(float).reshape(shape).mean(axis=1)
+    rows = np.argsort(y_axis)
+    return Figure(
+        title,
+        x_axis,
+        y_axis[rows],
+        label(fast_signal.signal, fast_signal.unit),
+        label(slow_signal.signal, slow_signal.unit),
+        grid=grid[rows],
+        z_label=z_label,
+    )
+
+
+def _named(name: str, signals: list[SignalSchema], columns: dict[int, np.ndarray]) -> int:
+    for index in columns:
+        signal = signals[index]
+        if name in (f"{signal.device}.{signal.signal}", signal.signal) or name == signal.device:
+            return index
+    known = ", ".join(f"{signals[k].device}.{signals[k].signal}" for k in columns)
+    raise ParameterError(f"there is no column {name!r} to draw; there are {known}")
+
+
+def _default_plot(file: Any, title: str) -> Figure | None:
+    """What the file says is its plot: @default, @signal, @axes."""
+    group = file
+    for _ in range(3):
+        default = group.attrs.get("default")
+        if default is None:
+            break
+        name = default.decode() if isinstance(default, bytes) else str(default)
+        if name not in group:
+            break
+        group = group[name]
+    signal = group.attrs.get("signal")
+    if signal is None:
+        return None
+    signal = signal.decode() if isinstance(signal, bytes) else str(signal)
+    axes = group.attrs.get("axes", [])
+    axes = [axes] if isinstance(axes, (str, bytes)) else list(axes)
+    names = [a.decode() if isinstance(a, bytes) else str(a) for a in axes]
+
+    def column(name: str) -> tuple[np.ndarray, str]:
+        data = group[name]
+        unit = data.attrs.get("units", "")
+        return np.asarray(data[()]), label(name, unit.decode() if isinstance(unit, bytes) else str(unit))
+
+    values, values_label = column(signal)
+    names = [name for name in names if name in group]
+    if values.ndim == 2 and len(names) == 2:
+        (slow, slow_label), (fast, fast_label) = column(names[0]), column(names[1])
+        slow = slow.mean(axis=1) if slow.ndim == 2 else slow
+        fast = fast.mean(axis=0) if fast.ndim == 2 else fast
+        return Figure(
+            title, fast, slow, fast_label, slow_label, grid=values.astype(float), z_label=values_label
+        )
+    if values.ndim != 1:
+        return None
+    if names:
+        x, x_label = column(names[0])
+        if x.shape == values.shape:
+            return Figure(title, x.astype(float), values.astype(float), x_label, values_label)
+    return Figure(
+        title, np.arange(1, len(values) + 1, dtype=float), values.astype(float), "point", values_label
+    )
+
+
+# Drawing
+
+
+def _fit_label(figure: Figure) -> str:
+    assert figure.fit is not None
+    text = " + ".join(figure.fit.models)
+    center = figure.fit.params.get("center")
+    return f"{text}, center {center:.4g}" if center is not None else text
+
+
+def _finite(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    good = np.isfinite(x) & np.isfinite(y)
+    return x[good], y[good]
+
+
+_SHADES = " ░▒▓█"
+
+
+def _terminal_map(figure: Figure, width: int, height: int) -> str:
+    """A map in shades, two characters a cell where there is room."""
+    grid = figure.grid
+    assert grid is not None
+    rows, columns = grid.shape
+    step_r, step_c = max(1, -(-rows // height)), max(1, -(-columns // (width // 2 - 8)))
+    grid = grid[::step_r, ::step_c]
+    low, high = float(np.nanmin(grid)), float(np.nanmax(grid))
+    span = (high - low) or 1.0
+    lines = [figure.title.center(grid.shape[1] * 2 + 12), f"{figure.y_label}"]
+    for index in range(grid.shape[0] - 1, -1, -1):
+        cells = "".join(
+            _SHADES[min(4, int((v - low) / span * 4.999))] * 2 if np.isfinite(v) else "? "
+            for v in grid[index]
+        )
+        lines.append(f"{figure.y[::step_r][index]:>9.4g} ┤{cells}│")
+    lines.append(" " * 10 + "└" + "─" * (grid.shape[1] * 2) + "┘")
+    left, right = f"{figure.x[0]:.4g}", f"{figure.x[-1]:.4g}"
+    room = max(1, grid.shape[1] * 2 - len(left) - len(right))
+    lines.append(" " * 11 + left + figure.x_label.center(room) + right)
+    lines.append(f"{'':11}{figure.z_label}: ' ' {low:.4g}  …  █ {high:.4g}")
+    return "\n".join(lines)

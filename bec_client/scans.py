@@ -1,0 +1,196 @@
+"""The scans that the scan server offers, as functions: `scans.line_scan(dev.samx, -1, 1, steps=11)`.
+
+Built from the published catalogue: signature, documentation, completion and the check of a call need no code of
+the scan here. A call that does not fit is refused before it is sent, with everything that is wrong with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bec_client.report import ScanReport
+from bec_lib.endpoints import MessageEndpoints as Endpoints
+from bec_lib.errors import ParameterError, RequestRejected, ServiceDown
+from bec_lib.messages import AvailableScansMessage, ScanInfo, ScanQueueMessage
+from bec_lib.scans.signature import did_you_mean, help_text, problems_of_call, signature_of, split_keywords
+
+if TYPE_CHECKING:
+    from bec_client.client import BECClient
+
+FRESH_S = 10.0  # a catalogue older than this is looked up again
+
+
+def plain_argument(value: Any) -> Any:
+    """An argument as it travels: devices and signals by name, numpy numbers as Python's."""
+    name = getattr(value, "dotted_name", None)
+    if isinstance(name, str):
+        return name
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Mapping):
+        return {str(key): plain_argument(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain_argument(item) for item in value]
+    if isinstance(value, range):
+        return list(value)
+    return value
+
+
+class Scans:
+    """All scans by name. `scans.<TAB>` lists them, `scans.line_scan?` explains one."""
+
+    def __init__(self, client: BECClient):
+        self._client = client
+        self._infos: dict[str, ScanInfo] = {}
+        self._functions: dict[str, Callable[..., ScanReport]] = {}
+        self._checked = -FRESH_S
+        self._hidden = 0
+
+    # Looking up
+
+    def info(self, name: str) -> ScanInfo:
+        """The published description of a scan. Raises RequestRejected if there is none, naming the nearest."""
+        catalogue = self._catalogue()
+        if name not in catalogue:
+            catalogue = self._catalogue(force=True)
+        if name not in catalogue:
+            if not catalogue:
+                raise ServiceDown(self._client.service_status.sentence(["scan_server"], f"the scan {name!r}"))
+            known = ", ".join(sorted(catalogue))
+            raise RequestRejected(
+                f"there is no scan called {name!r}.{did_you_mean(name, catalogue)} Available: {known}."
+            )
+        return catalogue[name]
+
+    def names(self) -> list[str]:
+        return sorted(self._catalogue())
+
+    def __getattr__(self, name: str) -> Callable[..., ScanReport]:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        try:
+            info = self.info(name)
+        except RequestRejected as error:
+            raise AttributeError(error.message) from None
+        function = self._functions.get(name)
+        if function is None:
+            function = self._functions[name] = _function(self, info)
+        return function
+
+    def __getitem__(self, name: str) -> Callable[..., ScanReport]:
+        self.info(name)
+        return self.__getattr__(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._catalogue()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names())
+
+    def __dir__(self) -> list[str]:
+        return [*self.names(), "hide_report", "info", "names", "reload"]
+
+    def __repr__(self) -> str:
+        from bec_client.tables import as_text, scan_table
+
+        return as_text(scan_table(self._catalogue()))
+
+    def reload(self) -> None:
+        """Look the catalogue up now."""
+        self._catalogue(force=True)
+
+    @property
+    @contextlib.contextmanager
+    def hide_report(self) -> Iterator[None]:
+        """`with scans.hide_report:` runs scans without showing them and without waiting for them."""
+        self._hidden += 1
+        try:
+            yield
+        finally:
+            self._hidden -= 1
+
+    # Running
+
+    def run(self, name: str, *args: Any, hide_report: bool = False, **kwargs: Any) -> ScanReport:
+        """Run a scan by name. hide_report: return at once, with nothing shown; else its table is shown and the call
+        returns when it has ended.
+
+        Raises ParameterError with all that is wrong with the call, RequestRejected if the scan server refuses it,
+        ServiceDown if a service that it needs is not running.
+        """
+        report = self.submit(name, args, kwargs)
+        if hide_report or self._hidden or not self._client.live_updates.enabled:
+            return report
+        if name == "mv":
+            return report  # by BEC's definition it returns at once; umv waits
+        self._client.live_updates.show(report)
+        return report
+
+    def submit(self, name: str, args: Any, kwargs: Mapping[str, Any], *, dry_run: bool = False) -> ScanReport:
+        """Check a call, send it, and return when the scan server has accepted it."""
+        info = self.info(name)
+        own, common = split_keywords(kwargs)
+        plain_args = [plain_argument(value) for value in args]
+        plain_kwargs = {key: plain_argument(value) for key, value in own.items()}
+        client = self._client
+        problems = problems_of_call(info, plain_args, plain_kwargs, client.devices.names())
+        if problems:
+            raise ParameterError(problems[0] if len(problems) == 1 else _listed(name, problems))
+        client.service_status.require(["scan_server", *client.devices.server_roles()], name)
+        ticket = client.connection.ticket(name)
+        metadata = {**client.metadata, **plain_argument(common.get("metadata") or {})}
+        request = ScanQueueMessage(
+            request_id=ticket.request_id,
+            client_id=client.client_id,
+            scan_type=name,
+            args=plain_args,
+            kwargs=plain_kwargs,
+            queue=common.get("scan_queue", client.queue.default_queue),
+            metadata=metadata,
+            monitored=plain_argument(common.get("monitored") or []),
+            on_request=plain_argument(common.get("on_request") or []),
+            file_suffix=common.get("file_suffix", client.system_config.file_suffix),
+            file_directory=common.get("file_directory", client.system_config.file_directory),
+            dry_run=dry_run,
+        )
+        report = ScanReport(client, request, ticket, info.is_scan)
+        client.connection.send(client.connection.queue_requests, request)
+        report.accepted()
+        client.last_report = report
+        return report
+
+    def _catalogue(self, force: bool = False) -> dict[str, ScanInfo]:
+        now = time.monotonic()
+        if not force and self._infos and now - self._checked < FRESH_S:
+            return self._infos
+        found = self._client.broker.get(Endpoints.available_scans)
+        self._checked = now
+        if found is not None:
+            message: AvailableScansMessage = found.message
+            if message.scans != self._infos:
+                self._infos = message.scans
+                self._functions.clear()
+        return self._infos
+
+
+def _listed(name: str, problems: list[str]) -> str:
+    return f"{name} cannot run, {len(problems)} problems:\n" + "\n".join(f"  - {text}" for text in problems)
+
+
+def _function(scans: Scans, info: ScanInfo) -> Callable[..., ScanReport]:
+    import inspect
+
+    def scan(*args: Any, **kwargs: Any) -> ScanReport:
+        return scans.run(info.name, *args, **kwargs)
+
+    signature = signature_of(info)
+    hide = inspect.Parameter("hide_report", inspect.Parameter.KEYWORD_ONLY, default=False)
+    scan.__name__ = scan.__qualname__ = info.name
+    scan.__doc__ = help_text(info)
+    scan.__signature__ = signature.replace(parameters=[*signature.parameters.values(), hide])  # type: ignore[attr-defined]
+    return scan

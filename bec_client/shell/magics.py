@@ -1,0 +1,92 @@
+"""%pause, %resume, %abort ...: what is typed in a hurry."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from IPython.core.magic import Magics, line_magic, magics_class
+
+from bec_client.tables import console
+
+if TYPE_CHECKING:
+    from bec_client.client import BECClient
+
+
+@magics_class
+class BecMagics(Magics):
+    """The scan queue, by one word."""
+
+    def __init__(self, shell: Any, client: BECClient):
+        super().__init__(shell)
+        self._client = client
+
+    def _say(self, text: str) -> None:
+        console().print(text, style="yellow")
+
+    @line_magic
+    def abort(self, line: str) -> None:
+        """%abort: end the running or paused scan; its points stay in its file."""
+        self._client.queue.request_scan_abortion()
+        self._end("aborted")
+
+    @line_magic
+    def halt(self, line: str) -> None:
+        """%halt: end the scan without its clean-up moves."""
+        self._client.queue.request_scan_halt()
+        self._end("halted")
+
+    @line_magic
+    def pause(self, line: str) -> None:
+        """%pause: pause at once, with the motors stopped."""
+        self._client.queue.request_scan_interruption(deferred_pause=False)
+        self._say("Paused. %resume goes on, %abort ends the scan.")
+
+    @line_magic
+    def deferred_pause(self, line: str) -> None:
+        """%deferred_pause: pause after the point in hand."""
+        self._client.queue.request_scan_interruption(deferred_pause=True)
+        self._say("Pausing after the point in hand. %resume goes on, %abort ends the scan.")
+
+    @line_magic
+    def resume(self, line: str) -> None:
+        """%resume: go on with the paused scan, and watch it again if it is this shell's."""
+        self._client.queue.request_scan_continuation()
+        report = self._client.last_report
+        if (
+            report is not None
+            and report.scan is not None
+            and not report.done
+            and self._client.live_updates.enabled
+        ):
+            self._client.live_updates.show(report)
+
+    @line_magic
+    def restart(self, line: str) -> None:
+        """%restart: abort the running scan and run it again."""
+        self._client.queue.request_scan_restart()
+        self._say("The scan is aborted and runs again, next in the queue.")
+
+    @line_magic
+    def stop(self, line: str) -> None:
+        """%stop: stop all devices now, whatever moves them."""
+        self._client.service_status.require(self._client.devices.server_roles(), "%stop")
+        self._client.stop_devices()
+        self._say("Told all devices to stop.")
+
+    @line_magic
+    def reset_queue(self, line: str) -> None:
+        """%reset_queue: abort what runs and empty the queue."""
+        self._client.queue.request_queue_reset()
+        self._say("The queue is empty.")
+
+    def _end(self, word: str) -> None:
+        report = self._client.last_report
+        if report is None or report.scan is None or report.scan.ended.is_set():
+            self._say(f"The scan is {word}.")
+            return
+        scan = report.scan
+        scan.ended.wait(10.0)
+        number = f"Scan {scan.scan_number}" if scan.scan_number is not None else report.what
+        count = scan.num_readouts
+        points = f", {count} points are kept" if count else ""
+        self._say(f"{number} is {scan.status if scan.ended.is_set() else 'being ' + word}{points}.")

@@ -1,0 +1,176 @@
+"""Starting the shell: its names, its look, and how it shows what goes wrong."""
+
+from __future__ import annotations
+
+import logging
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from IPython.terminal.interactiveshell import TerminalInteractiveShell
+from IPython.terminal.ipapp import TerminalIPythonApp
+from traitlets.config import Config
+
+from bec_client import tables
+from bec_client.report import ScanInterruption
+from bec_client.shell.completion import complete_devices
+from bec_client.shell.magics import BecMagics
+from bec_client.shell.prompt import BecPrompts, bind_interrupt
+from bec_lib.errors import BECError, BrokerError
+from bec_lib.messages import AlarmMessage, Severity
+
+if TYPE_CHECKING:
+    from bec_client.client import BECClient
+
+
+def run(client: BECClient) -> None:
+    """The shell, until it is left."""
+    app = TerminalIPythonApp.instance(config=settings())
+    app.display_banner = False
+    app.initialize(argv=["--no-banner"])
+    shell = app.shell
+    assert shell is not None
+    prepare(shell, client)
+    print_banner(client)
+    app.start()
+
+
+def settings() -> Config:
+    """How IPython is set up; a user's own IPython profile is read as well."""
+    config = Config()
+    config.TerminalIPythonApp.display_banner = False
+    config.TerminalInteractiveShell.prompts_class = BecPrompts
+    config.TerminalInteractiveShell.confirm_exit = False
+    config.TerminalInteractiveShell.autocall = 0
+    config.TerminalInteractiveShell.term_title_format = "BEC"
+    # Jedi evaluates nothing of remote objects; completion by `dir` knows the devices.
+    config.Completer.use_jedi = False
+    config.IPCompleter.use_jedi = False
+    config.Completer.evaluation = "limited"
+    config.Completer.suppress_competing_matchers = False
+    return config
+
+
+def prepare(shell: TerminalInteractiveShell, client: BECClient) -> None:
+    """Names, magics, completion and error panels."""
+    client.program = "bec shell"
+    client.live_updates.return_when_paused = True
+    shell.push(namespace(client), interactive=True)
+    shell.bec = client  # type: ignore[attr-defined]
+    shell.prompts.client = client  # type: ignore[attr-defined]
+    shell.register_magics(BecMagics(shell, client))
+    shell.set_custom_exc((BECError,), _show_error)
+    if shell.Completer is not None:
+        shell.Completer.custom_matchers.append(lambda text: complete_devices(shell, client, text))
+    bind_interrupt(shell, client)
+    client.show_last_traceback = lambda: shell.showtraceback(_last_error(shell))  # type: ignore[attr-defined]
+    _speak_up(shell, client)
+
+
+def namespace(client: BECClient) -> dict[str, Any]:
+    """What a user finds without importing anything."""
+    return {
+        "bec": client,
+        "dev": client.devices,
+        "scans": client.scans,
+        "mv": client.mv,
+        "mvr": client.mvr,
+        "umv": client.umv,
+        "umvr": client.umvr,
+        "wm": client.wm,
+    }
+
+
+def print_banner(client: BECClient) -> None:
+    """Where one is, what runs, and where to begin."""
+    from rich.panel import Panel
+    from rich.text import Text
+
+    services = client.service_status.get()
+    silent = [role for role, status in services.items() if status is None]
+    account = client.account
+    text = Text()
+    text.append("Beamline Experiment Control\n", style="bold")
+    text.append(f"deployment {client.deployment}, user {client.username}, ")
+    text.append(f"account {account}\n" if account else "no account\n")
+    if silent:
+        text.append(f"silent: {', '.join(silent)} (`bec status`)\n", style="bold red")
+    else:
+        text.append(f"{len(services)} services are running\n", style="green")
+    devices = len(client.devices)
+    if devices:
+        failed = client.devices.failed_devices
+        text.append(f"{devices} devices; dev.<TAB>, dev.wm()")
+        if failed:
+            text.append(f"; {len(failed)} failed: {', '.join(failed)}", style="red")
+    else:
+        text.append("No devices are loaded: bec.config.load_demo_config() loads a simulated beamline")
+    text.append(
+        "\nscans.<TAB> lists scans, scans.line_scan? explains one, bec.show_all_commands() shows more",
+        style="dim",
+    )
+    tables.show(Panel(text, border_style="cyan", expand=False))
+
+
+def _show_error(
+    shell: Any,
+    kind: type,
+    error: BaseException,
+    traceback: TracebackType | None,
+    tb_offset: int | None = None,
+) -> None:
+    """One panel instead of a traceback."""
+    shell.bec_last_error = (kind, error, traceback)
+    if isinstance(error, ScanInterruption):
+        from rich.panel import Panel
+
+        tables.show(Panel(str(error), border_style="yellow", expand=False))
+        return
+    hint = "" if not error.__traceback__ else "bec.show_last_traceback() shows where"
+    if isinstance(error, BrokerError):
+        hint = ""
+    tables.show(tables.error_panel(error, hint))
+
+
+def _last_error(shell: Any) -> Any:
+    return getattr(shell, "bec_last_error", None)
+
+
+class _AboveThePrompt(logging.Handler):
+    """Prints log lines above the prompt, without destroying what is being typed."""
+
+    def __init__(self, shell: TerminalInteractiveShell):
+        super().__init__(logging.WARNING)
+        self._shell = shell
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(self._shell, record.getMessage())
+
+
+def say(shell: TerminalInteractiveShell, text: str) -> None:
+    """Print from any thread."""
+    from prompt_toolkit.application import run_in_terminal
+
+    def out() -> None:
+        print(f"\033[33m{text}\033[0m")
+
+    session = getattr(shell, "pt_app", None)
+    app = session.app if session is not None else None
+    if app is not None and app.is_running and app.loop is not None:
+        app.loop.call_soon_threadsafe(lambda: run_in_terminal(out))
+    else:
+        out()
+
+
+def _speak_up(shell: TerminalInteractiveShell, client: BECClient) -> None:
+    handler = _AboveThePrompt(shell)
+    for name in ("bec_client", "bec_lib"):
+        logger = logging.getLogger(name)
+        logger.handlers = [handler]
+        logger.propagate = False
+    client.connection.notify = lambda text: say(shell, text)
+
+    def on_alarm(alarm: AlarmMessage) -> None:
+        if alarm.severity >= Severity.MAJOR:
+            say(shell, f"Alarm from {alarm.source}: {alarm.info.error_message}")
+
+    client.on_alarm.append(on_alarm)

@@ -1,0 +1,364 @@
+"""How things look in a terminal: one look for all tables, and the words of values, states and times.
+
+Makes rich renderables and text out of values; asks nobody.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from bec_lib.errors import BECError
+from bec_lib.messages import (
+    AlarmMessage,
+    DeviceInfoMessage,
+    DeviceSessionMessage,
+    QueueSnapshot,
+    ScanHistoryMessage,
+    ScanInfo,
+    Severity,
+    StatusMessage,
+)
+
+STATE_STYLES = {
+    "RUNNING": "green",
+    "running": "green",
+    "ready": "green",
+    "closed": "green",
+    "BUSY": "yellow",
+    "busy": "yellow",
+    "PAUSED": "yellow",
+    "paused": "yellow",
+    "user_completed": "yellow",
+    "STARTING": "yellow",
+    "STOPPING": "yellow",
+    "stopping": "yellow",
+    "LOCKED": "magenta",
+    "ERROR": "bold red",
+    "failed": "bold red",
+    "silent": "bold red",
+    "aborted": "red",
+    "halted": "red",
+    "disabled": "dim",
+}
+
+_console: Console | None = None
+
+
+def console() -> Console:
+    """The terminal, for everything that is printed."""
+    global _console
+    if _console is None:
+        _console = Console(highlight=False, soft_wrap=False)
+    return _console
+
+
+def show(item: RenderableType) -> None:
+    console().print(item)
+
+
+def as_text(item: RenderableType) -> str:
+    """What would be printed, as a string, for `__str__`."""
+    width = console().width
+    buffer = io.StringIO()
+    Console(file=buffer, width=width, highlight=False, force_terminal=False).print(item)
+    return buffer.getvalue().rstrip("\n")
+
+
+def table(title: str, *columns: str | tuple[str, str]) -> Table:
+    """An empty table in the one look. A column is its title, or title and justification."""
+    made = Table(
+        title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", header_style="bold cyan"
+    )
+    for column in columns:
+        if isinstance(column, tuple):
+            made.add_column(column[0], justify=column[1])  # type: ignore[arg-type]
+        else:
+            made.add_column(column)
+    return made
+
+
+def state(text: Any) -> Text:
+    return Text(str(text), style=STATE_STYLES.get(str(text), ""))
+
+
+def number(value: Any, precision: int | None = None, width: int = 0) -> str:
+    """A value for people. precision: decimals, None for six significant digits. Arrays are named by their shape."""
+    shape = getattr(value, "shape", ())
+    if shape not in ((), None):
+        text = f"<{' x '.join(str(n) for n in shape)}>"
+    elif isinstance(value, bool) or value is None:
+        text = "-" if value is None else str(value)
+    elif isinstance(value, float) or hasattr(value, "dtype"):
+        if not math.isfinite(value):
+            text = str(float(value))
+        elif precision is not None and abs(value) < 10**9:
+            text = f"{value:.{precision}f}"
+        else:
+            text = f"{value:.6g}"
+    elif isinstance(value, list):
+        text = f"<{len(value)} values>"
+    else:
+        text = str(value)
+    return text.rjust(width) if width else text
+
+
+def duration(seconds: float) -> str:
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.1f} s"
+    minutes, rest = divmod(int(seconds + 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d} min"
+
+
+def clock_time(seconds: float) -> str:
+    if not seconds:
+        return ""
+    when = datetime.fromtimestamp(seconds)
+    return (
+        when.strftime("%H:%M:%S")
+        if when.date() == datetime.now().date()
+        else when.strftime("%Y-%m-%d %H:%M:%S")
+    )
+
+
+# Tables
+
+
+def service_table(services: Mapping[str, StatusMessage | None]) -> RenderableType:
+    made = table("Services", "service", "state", "host", ("process", "right"), ("up", "right"), "doing")
+    now = time.time()
+    for role, status in services.items():
+        if status is None:
+            made.add_row(role, state("silent"), "", "", "", "")
+            continue
+        doing = status.message
+        if status.busy is not None:
+            doing = f"{status.busy.what}, for {duration(now - status.busy.since)}"
+        shown = "BUSY" if status.busy is not None and status.status == "RUNNING" else str(status.status)
+        made.add_row(
+            role, state(shown), status.host, str(status.pid), duration(max(0.0, now - status.started)), doing
+        )
+    return made
+
+
+def queue_table(queues: Mapping[str, QueueSnapshot]) -> RenderableType:
+    if not queues:
+        return Text("The scan server has published no queue yet.")
+    parts: list[RenderableType] = []
+    for name, snapshot in queues.items():
+        title = Text.assemble(("Queue ", "bold"), (name, "bold"), " ", state(snapshot.status))
+        if snapshot.message:
+            title.append(f"  {snapshot.message}")
+        parts.append(title)
+        for lock, reason in snapshot.locks.items():
+            parts.append(Text(f"  locked by {lock}: {reason}", style="magenta"))
+        if not snapshot.items:
+            parts.append(Text("  empty", style="dim"))
+            continue
+        made = table(
+            "",
+            ("", "right"),
+            "scan",
+            ("number", "right"),
+            "state",
+            "user",
+            "motors",
+            ("points", "right"),
+            "submitted",
+        )
+        for position, item in enumerate(snapshot.items):
+            made.add_row(
+                str(position + 1),
+                item.scan_name,
+                "" if item.scan_number is None else str(item.scan_number),
+                state(item.status),
+                item.user,
+                ", ".join(item.motors),
+                "" if item.num_points is None else str(item.num_points),
+                clock_time(item.submitted),
+            )
+        parts.append(made)
+    return Group(*parts)
+
+
+def history_table(messages: Sequence[ScanHistoryMessage]) -> RenderableType:
+    if not messages:
+        return Text("No scans yet.")
+    made = table(
+        "History", ("number", "right"), "scan", "motors", ("points", "right"), "status", "user", "started",
+        ("took", "right"), "file",
+    )  # fmt: skip
+    for m in messages:
+        made.add_row(
+            str(m.scan_number), m.scan_name, ", ".join(m.motors), str(m.num_points), state(m.status), m.user,
+            clock_time(m.started), duration(max(0.0, m.ended - m.started)),
+            Text(m.file_error or m.file_path, overflow="fold", style="red" if m.file_error else ""),
+        )  # fmt: skip
+    return made
+
+
+def alarm_table(alarms: Sequence[AlarmMessage]) -> RenderableType:
+    if not alarms:
+        return Text("No alarms.")
+    made = table("Alarms", "time", "severity", "from", "device", "what")
+    for alarm in alarms:
+        style = {Severity.MAJOR: "bold red", Severity.MINOR: "yellow"}.get(alarm.severity, "")
+        made.add_row(
+            clock_time(alarm.timestamp),
+            Text(alarm.severity.name, style=style),
+            alarm.source,
+            alarm.info.device or "",
+            Text(alarm.info.error_message, overflow="fold"),
+        )
+    return made
+
+
+def scan_table(scans: Mapping[str, ScanInfo]) -> RenderableType:
+    from bec_lib.scans.signature import signature_text
+
+    if not scans:
+        return Text("No scans are published; is the scan server running?")
+    made = table("Scans", "call", "what it does")
+    for name in sorted(scans):
+        doc = scans[name].doc.strip().splitlines()
+        made.add_row(Text(signature_text(scans[name]), overflow="fold"), doc[0] if doc else "")
+    return made
+
+
+def position_table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
+    if not rows:
+        return Text("The session has no positioners; name devices, for example dev.wm('*').")
+    made = table(
+        "",
+        "device",
+        ("readback", "right"),
+        ("setpoint", "right"),
+        ("low", "right"),
+        ("high", "right"),
+        "unit",
+        "",
+    )
+    for row in rows:
+        precision = row.get("precision")
+        made.add_row(
+            Text(row["name"], style="bold"),
+            Text(number(row["readback"], precision) if row["readback"] is not None else "N/A"),
+            number(row["setpoint"], precision) if row["setpoint"] is not None else "",
+            number(row["low"]) if row["low"] is not None else "",
+            number(row["high"]) if row["high"] is not None else "",
+            row["unit"],
+            Text(row["error"], style="red"),
+        )
+    return made
+
+
+def device_table(infos: Sequence[DeviceInfoMessage], session: DeviceSessionMessage | None) -> RenderableType:
+    if not infos:
+        return Text("No devices are loaded. Load a device file with `bec config load FILE`.")
+    source = f" from {session.source}" if session and session.source else ""
+    made = table(
+        f"{len(infos)} devices{source}", "device", "class", "state", "read", "unit", "limits", "description"
+    )
+    for info in infos:
+        limits = "" if info.limits is None else f"{info.limits[0]:g} to {info.limits[1]:g}"
+        shown = state(info.state)
+        made.add_row(
+            Text(info.name, style="bold"),
+            info.device_class.rsplit(".", 1)[-1],
+            shown,
+            str(info.config.get("readoutPriority", "")),
+            info.unit,
+            limits,
+            Text(info.error, style="red") if info.error else str(info.config.get("description", "")),
+        )
+    return made
+
+
+def device_summary(info: DeviceInfoMessage) -> RenderableType:
+    head = Table.grid(padding=(0, 2))
+    facts: dict[str, Any] = {
+        "class": info.device_class,
+        "state": f"{info.state}{': ' + info.error if info.error else ''}",
+        "read": info.config.get("readoutPriority", ""),
+        "unit": info.unit,
+        "limits": "" if info.limits is None else f"{info.limits[0]:g} to {info.limits[1]:g} {info.unit}",
+        "tags": ", ".join(info.config.get("deviceTags") or []),
+        "read only": "yes" if info.config.get("readOnly") else "",
+        "owned by scan": info.owner,
+        "server": info.server,
+        "description": info.config.get("description", ""),
+    }
+    for key, value in facts.items():
+        if value:
+            head.add_row(Text(key, style="cyan"), Text(str(value)))
+    signals = table("Signals", "name", "kind", "unit", "type", "", "what it is")
+    for signal in info.signals:
+        shape = f" {signal.shape}" if signal.shape else ""
+        signals.add_row(
+            signal.name, signal.kind, signal.unit, f"{signal.dtype}{shape}", "" if signal.writable else "read-only",
+            signal.doc,
+        )  # fmt: skip
+    parts: list[RenderableType] = [Text(info.name, style="bold"), head, signals]
+    if info.methods:
+        methods = table("Methods and properties", "name", "what it does")
+        for method in info.methods:
+            doc = method.doc.strip().splitlines()
+            methods.add_row(f"{method.name}{method.signature}", doc[0] if doc else "")
+        parts.append(methods)
+    return Group(*parts)
+
+
+# Errors
+
+
+def error_panel(error: BaseException, hint: str = "") -> RenderableType:
+    """One clear panel: what, where, and what to do."""
+    text = Text(str(error) or type(error).__name__)
+    device = getattr(error, "device", None)
+    facts = []
+    if device:
+        facts.append(f"device {device}")
+    reason = getattr(error, "reason", None)
+    if reason is not None:
+        facts.append(f"reason {reason}")
+    if facts:
+        text.append("\n" + ", ".join(facts), style="dim")
+    if hint:
+        text.append("\n" + hint, style="dim")
+    return Panel(
+        text, title=f"[bold red]{_title(error)}", title_align="left", border_style="red", box=box.ROUNDED
+    )
+
+
+def _title(error: BaseException) -> str:
+    if not isinstance(error, BECError):
+        return type(error).__name__
+    words = {
+        "LimitError": "Out of limits",
+        "ParameterError": "The call is not right",
+        "RequestRejected": "Refused",
+        "UnknownDevice": "Unknown device",
+        "DeviceAttributeError": "Unknown device",
+        "DeviceError": "Device error",
+        "ScanAborted": "Scan aborted",
+        "ScanFailed": "Scan failed",
+        "ServiceDown": "A service is not running",
+        "DeadlineExceeded": "Not done in time",
+        "BrokerError": "No connection to Redis",
+        "ConfigError": "Configuration",
+        "StorageError": "File",
+    }
+    return words.get(type(error).__name__, type(error).__name__)
