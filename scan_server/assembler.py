@@ -39,13 +39,13 @@ class ScanPlan:
     relative: bool = False
     returns_to_start: bool = False
     start: Mapping[str, float] = field(default_factory=dict)
-    groups: ReadoutGroups = ReadoutGroups()
+    groups: ReadoutGroups = field(default_factory=ReadoutGroups)
     triggered: tuple[str, ...] = ()
     owned: tuple[str, ...] = ()
     servers: tuple[str, ...] = ("main",)
     server_of: Mapping[str, str] = field(default_factory=dict)
     devices: Mapping[str, DeviceRecord] = field(default_factory=dict)
-    exposure: Exposure = Exposure()
+    exposure: Exposure = field(default_factory=Exposure)
     parameters: Mapping[str, Any] = field(default_factory=dict)
     estimated_s: float | None = None
     config_hash: str = ""
@@ -76,7 +76,7 @@ def assemble(
     start: where the motors stand, if it is known better than by the registry (a scan that is resumed).
     A scan whose code raises is rejected with what it raised.
     """
-    info = describe_scan(kind, describe_scan(kind).plugin)
+    info = describe_scan(kind)
     name = request.scan_type
     call = bind(info, request.args, request.kwargs)
     try:

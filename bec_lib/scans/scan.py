@@ -244,13 +244,13 @@ class StepScan(PointScan):
     )
 
 
-def describe_scan(scan: type[Scan], plugin: str = "builtin") -> ScanInfo:
-    """The signature of a scan class, as published to clients.
+def describe_scan(scan: type[Scan], plugin: str | None = None) -> ScanInfo:
+    """The signature of a scan class, as published to clients. plugin: who offers it, None: as described before.
 
     Raises PluginError that names the class and what is wrong with its declaration.
     """
     cached = _INFOS.get(scan)
-    if cached is not None and cached.plugin == plugin:
+    if cached is not None and plugin in (None, cached.plugin):
         return cached
     where = f"{scan.__module__}.{scan.__qualname__}"
     if not re.fullmatch(r"[a-z_][a-z0-9_]*", scan.scan_name):
@@ -270,7 +270,7 @@ def describe_scan(scan: type[Scan], plugin: str = "builtin") -> ScanInfo:
         ),
         parameters=_parameters(scan, where),
         is_scan=scan.is_scan,
-        plugin=plugin,
+        plugin=plugin or "builtin",
     )
     _INFOS[scan] = info
     return info

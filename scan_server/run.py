@@ -1,0 +1,1062 @@
+"""The life of one scan, or of one `mv`, around its generator of steps.
+
+Plain values in (replies, commands, counts, the time), effects out. Knows no Redis and no thread: the worker carries
+out the effects, in order and in one batch per turn, and brings back what came of them. One owner: the worker's thread.
+
+    phase        what is in flight                         leaves it when
+    STAGING      stage (after an unstage, when resumed)    all are answered -> RUNNING, or COUNTING when resumed
+    RUNNING      pre_scan, baseline, pieces of trajectory  the generator ends -> FINISHING
+    FINISHING    the last pieces, complete, return,        all are answered -> ENDED, `closed`
+                 unstage: sent together
+    CLEANING     after an error, abort, halt or            all are answered, or given up -> COUNTING
+                 user_completed: stop; return, unstage
+    RECOVERING   after a restart of a device server: what  all are answered -> COUNTING
+                 it answers `stopped`
+    COUNTING     nothing; the worker counts the points     CLEANING: -> ENDED. RECOVERING: -> STAGING.
+                 that are committed                        Resumed: -> RUNNING
+    ENDED        nothing
+
+Pipelined steps (`Trajectory`, `Points`, `Move`) are sent ahead, `window` instructions at a time, because a device
+server runs its instructions in order. Steps with a result are journalled, and the generator waits for them.
+With several device servers the barrier between moving and reading is held here: one point at a time, moves first.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import Any
+
+import numpy as np
+
+from bec_lib.endpoints import Endpoint, MessageEndpoints
+from bec_lib.errors import BECError, ReasonCode
+from bec_lib.messages import (
+    CallDevice,
+    CompleteDevices,
+    ControlKind,
+    DeviceControlMessage,
+    DeviceInstructionMessage,
+    DeviceInstructionResponse,
+    DeviceSchema,
+    ErrorInfo,
+    FileTarget,
+    InstructionStatus,
+    Message,
+    MoveDevices,
+    PreScanDevices,
+    QueueAction,
+    ReadBaseline,
+    ReadDevices,
+    RequestDoneMessage,
+    RunPoints,
+    ScanJournalMessage,
+    ScanPositionsMessage,
+    ScanQueueMessage,
+    ScanSchemaMessage,
+    ScanState,
+    ScanStatusMessage,
+    SignalSchema,
+    StagedDevice,
+    StageDevices,
+    UnstageDevices,
+)
+from bec_lib.scans import Call, Exposure, Move, Point, Points, Read, Scan, Step, Trajectory, Wait
+from scan_server.assembler import ScanPlan, limit_problems
+
+CHUNK = 64
+WINDOW = 4
+# A halted scan ends after this even if a device server does not answer; so does an aborted one whose device server is
+# silent.
+HALT_S = 3.0
+GIVE_UP_S = 10.0
+
+
+class Phase(Enum):
+    STAGING = "staging"
+    RUNNING = "running"
+    FINISHING = "finishing"
+    CLEANING = "cleaning"
+    RECOVERING = "recovering"
+    COUNTING = "counting"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True)
+class Moment:
+    """now: seconds since 1970 UTC, for messages. tick: seconds of a clock that never goes back, for deadlines."""
+
+    now: float
+    tick: float
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be run, for whom, and under which name and number."""
+
+    request: ScanQueueMessage
+    scan_id: str
+    number: int = 0
+    user: str = ""
+    account: str = ""
+    file: FileTarget | None = None
+    code_hash: str = ""
+    is_scan: bool = True
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """What an earlier life of this scan has left. opened: its `open` was told; paused: it waits for somebody to
+    continue it; schema: the last one told, if any; journal: step -> result.
+    """
+
+    opened: bool = False
+    paused: bool = False
+    started: float = 0.0
+    schema: ScanSchemaMessage | None = None
+    journal: Mapping[int, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What is committed in the scan's readings. points: server -> number of its points; baseline: servers whose
+    baseline is there.
+    """
+
+    points: Mapping[str, int]
+    baseline: frozenset[str] = frozenset()
+
+
+# Effects
+
+
+@dataclass(frozen=True)
+class Append:
+    endpoint: Endpoint
+    message: Message
+
+
+@dataclass(frozen=True)
+class Put:
+    endpoint: Endpoint
+    message: Message
+
+
+@dataclass(frozen=True)
+class Count:
+    """Look what is committed, and call `counted`."""
+
+
+@dataclass(frozen=True)
+class Finish:
+    """The run is over."""
+
+    state: ScanState
+    success: bool
+    message: str = ""
+
+
+Effect = Append | Put | Count | Finish
+
+Action = (
+    StageDevices
+    | UnstageDevices
+    | ReadBaseline
+    | RunPoints
+    | MoveDevices
+    | ReadDevices
+    | CompleteDevices
+    | PreScanDevices
+    | CallDevice
+)
+
+
+@dataclass(frozen=True)
+class _Sent:
+    server: str
+    action: Action
+
+
+@dataclass
+class _Walk:
+    """A run of points that is being cut into chunks. first_index: of its first point in the scan; offset: points
+    already sent; base: the first of them that this life of the run takes.
+    """
+
+    first_index: int
+    count: int
+    columns: dict[str, np.ndarray]
+    exposure: Exposure
+    interval: float = 0.0
+    offset: int = 0
+    base: int = 0
+
+
+class ScanRun:
+    """One run. Every public method returns the effects, in order."""
+
+    def __init__(
+        self,
+        order: Order,
+        scan: Scan,
+        plan: ScanPlan,
+        epochs: Iterator[int],
+        *,
+        resumed: Resumed | None = None,
+        chunk: int = CHUNK,
+        window: int = WINDOW,
+    ):
+        self.order = order
+        self.plan = plan
+        self.phase = Phase.STAGING
+        self.wake_at: float | None = None
+        self._scan = scan
+        self._epochs = epochs
+        self._chunk = chunk
+        self._window = window
+        self._epoch = 0
+        self._serial = 0
+        self._out: list[Effect] = []
+        self._in_flight: dict[str, _Sent] = {}
+        self._boots: dict[str, str] = {}
+        # Groups of instructions of which each waits for all before it; used with several device servers.
+        self._groups: deque[list[_Sent]] = deque()
+        self._backlog: deque[_Sent] = deque()
+        self._walk: _Walk | None = None
+        self._steps = scan.run()
+        self._step = -1
+        self._begun = False
+        self._exhausted = False
+        self._awaited: str | None = None
+        self._awaits_all = False
+        self._wait_s = 0.0
+        self._result: Any = None
+        self._next_index = 0
+        self._paused = resumed is not None and resumed.paused
+        self.readers = self._servers_that_read()
+        self._points = dict.fromkeys(self.readers, 0)
+        self._baseline_done: set[str] = set()
+        self._staged: dict[str, StagedDevice] = {}
+        self._schema: ScanSchemaMessage | None = resumed.schema if resumed else None
+        self._resumed = resumed
+        self._journal: Mapping[int, Any] = resumed.journal if resumed else {}
+        self._skip = 0
+        self._skipped_moves: dict[str, Any] = {}
+        self._terminal = ScanState.CLOSED
+        self._error: ErrorInfo | None = None
+        self._message = ""
+        self._reason: str | None = None
+        self._after_count = Phase.ENDED
+        self._status: ScanStatusMessage | None = None
+
+    # What the worker calls
+
+    def begin(self, moment: Moment) -> list[Effect]:
+        """Open the scan, or take it up again, and send the first instructions."""
+        self._epoch = next(self._epochs)
+        if not self.order.is_scan:
+            self.phase = Phase.RUNNING
+            return self._turn(moment)
+        self._status = self._intent(moment.now)
+        if self._resumed is not None:
+            self._control(ControlKind.STOP, self._epoch)
+            self._epoch = next(self._epochs)
+            for server in self.plan.servers:
+                self._send(server, UnstageDevices())
+        if self._resumed is None or not self._resumed.opened:
+            self._out.append(Append(MessageEndpoints.scan_status, self._status))
+        if self.plan.positions is not None:
+            self._out.append(
+                Put(
+                    MessageEndpoints.scan_positions(self.order.scan_id),
+                    ScanPositionsMessage(
+                        scan_id=self.order.scan_id,
+                        motors=list(self.plan.motors),
+                        positions=self.plan.positions,
+                    ),
+                )
+            )
+        self._stage()
+        return self._turn(moment)
+
+    def answered(self, reply: DeviceInstructionResponse, moment: Moment) -> list[Effect]:
+        """A device server's reply. One to an instruction that is not in flight is passed over."""
+        sent = self._in_flight.pop(reply.instruction_id, None)
+        if sent is None:
+            return []
+        if reply.status is InstructionStatus.COMPLETED:
+            self._completed(sent, reply)
+        elif reply.status is InstructionStatus.STOPPED:
+            self._was_stopped(sent, reply)
+        else:
+            self._failed(sent, reply)
+        return self._turn(moment)
+
+    def command(self, action: QueueAction, message: str, moment: Moment) -> list[Effect]:
+        """A user's command. Contradictory ones have been refused before; what makes no sense now is passed over."""
+        match action:
+            case QueueAction.PAUSE | QueueAction.DEFERRED_PAUSE:
+                if self.order.is_scan and self.phase is not Phase.CLEANING and not self._paused:
+                    self._paused = True
+                    self._control(ControlKind.PAUSE, self._epoch)
+                    self._tell_state(ScanState.PAUSED, moment)
+            case QueueAction.CONTINUE:
+                if self._paused:
+                    self._paused = False
+                    self._control(ControlKind.RESUME, self._epoch)
+                    self._tell_state(ScanState.OPEN, moment)
+            case QueueAction.ABORT:
+                self._stop(ScanState.ABORTED, "user", message, ReasonCode.ABORTED)
+            case QueueAction.USER_COMPLETED:
+                self._stop(ScanState.USER_COMPLETED, "user", message, None)
+            case QueueAction.HALT:
+                self._halt(message, moment)
+            case _:
+                pass
+        return self._turn(moment)
+
+    def counted(self, counted: Counted, moment: Moment) -> list[Effect]:
+        """The answer to `Count`."""
+        if self.phase is not Phase.COUNTING:
+            return []
+        self._points = {server: counted.points.get(server, 0) for server in self.readers}
+        self._baseline_done = set(counted.baseline)
+        if self._after_count is Phase.ENDED:
+            self._end(moment)
+        elif self._after_count is Phase.STAGING:
+            self._restage()
+        else:
+            self._skip = self.committed
+            self._enter_running()
+        return self._turn(moment)
+
+    def woke(self, moment: Moment) -> list[Effect]:
+        """`wake_at` has passed."""
+        if self.wake_at is None or moment.tick < self.wake_at:
+            return []
+        self.wake_at = None
+        if self.phase is Phase.CLEANING:
+            self._give_up("the device server did not answer in time")
+        elif self._awaits_all:
+            self._resume_generator(self.committed)
+        return self._turn(moment)
+
+    def silent(self, servers: Sequence[str], moment: Moment) -> list[Effect]:
+        """These device servers have had no heartbeat for GIVE_UP_S. A running scan waits for them; an ending one does
+        not.
+        """
+        if self.phase is Phase.CLEANING and any(s.server in servers for s in self._in_flight.values()):
+            self._give_up(f"the device server {', '.join(servers)} is not running")
+        return self._turn(moment)
+
+    def broke(self, error: ErrorInfo, moment: Moment) -> list[Effect]:
+        """The worker met a fault that is not a device's: the scan's code raised, or ours did."""
+        self._stop(ScanState.ABORTED, "alarm", error.error_message, error.code, error)
+        return self._turn(moment)
+
+    @property
+    def waiting_for(self) -> set[str]:
+        """Device servers that owe a reply."""
+        return {sent.server for sent in self._in_flight.values()}
+
+    @property
+    def committed(self) -> int:
+        """Points of which every device server has committed its part."""
+        return min(self._points.values(), default=0)
+
+    # The turn
+
+    def _turn(self, moment: Moment) -> list[Effect]:
+        self._go_on(moment)
+        effects, self._out = self._out, []
+        return effects
+
+    def _go_on(self, moment: Moment) -> None:
+        if self.phase is Phase.RUNNING:
+            self._pump(moment)
+        if self._in_flight:
+            return
+        match self.phase:
+            case Phase.STAGING:
+                if self._resumed is not None:
+                    self._resumed = None
+                    self._tell_schema()
+                    self._count_then(Phase.RUNNING)
+                else:
+                    self._tell_schema()
+                    self._enter_running()
+                    self._pump(moment)
+            case Phase.FINISHING:
+                if not self._groups:
+                    self._end(moment)
+                else:
+                    self._send_group()
+            case Phase.CLEANING:
+                if self.order.is_scan:
+                    self._count_then(Phase.ENDED)
+                else:
+                    self._end(moment)
+            case Phase.RECOVERING:
+                self._count_then(Phase.STAGING)
+            case _:
+                pass
+
+    def _count_then(self, phase: Phase) -> None:
+        self.phase = Phase.COUNTING
+        self._after_count = phase
+        self.wake_at = None
+        self._out.append(Count())
+
+    # Opening
+
+    def _stage(self) -> None:
+        self.phase = Phase.STAGING
+        self._staged = {}
+        groups, plan = self.plan.groups, self.plan
+        info = {
+            "scan_id": self.order.scan_id,
+            "scan_number": self.order.number,
+            "scan_name": self.order.request.scan_type,
+            "num_points": plan.num_points,
+            "scan_parameters": dict(plan.parameters),
+            "motors": list(plan.motors),
+            "file": None if self.order.file is None else self.order.file.__dict__,
+            "user": self.order.user,
+            "account": self.order.account,
+            "user_metadata": self.order.request.metadata,
+        }
+        for server in plan.servers:
+            self._send(
+                server,
+                StageDevices(
+                    monitored=self._on(server, groups.monitored),
+                    baseline=self._on(server, groups.baseline),
+                    triggered=self._on(server, plan.triggered),
+                    owned=self._on(server, plan.owned),
+                    scan_name=self.order.request.scan_type,
+                    scan_number=self.order.number,
+                    scan_info=info,
+                ),
+            )
+
+    def _tell_schema(self) -> None:
+        """Tell the columns, unless they are told already and the same. A change gives a new version."""
+        made = self._schema_of(version=1)
+        if self._schema is not None:
+            if made.model_copy(update={"version": self._schema.version}) == self._schema:
+                return
+            made = made.model_copy(update={"version": self._schema.version + 1})
+        self._schema = made
+        self._out.append(Append(MessageEndpoints.scan_schema(self.order.scan_id), made))
+
+    def _schema_of(self, version: int) -> ScanSchemaMessage:
+        groups = self.plan.groups
+        readout = {
+            **dict.fromkeys(groups.baseline, "baseline"),
+            **dict.fromkeys(groups.async_, "async"),
+            **dict.fromkeys(groups.monitored, "monitored"),
+        }
+        return ScanSchemaMessage(
+            scan_id=self.order.scan_id,
+            version=version,
+            signals=self._columns(groups.monitored),
+            baseline=self._columns(groups.baseline),
+            devices=[
+                DeviceSchema(
+                    name=name,
+                    device_class=staged.device_class,
+                    description=staged.description,
+                    role=staged.role,
+                    readout=readout.get(name, "on_request"),
+                    hints=staged.hints,
+                    limits=staged.limits,
+                    configuration=staged.configuration,
+                    user_parameter=staged.user_parameter,
+                    files=staged.files,
+                )
+                for name, staged in self._staged.items()
+            ],
+            motors=list(self.plan.motors),
+            servers=list(self.readers),
+        )
+
+    def _columns(self, devices: Sequence[str]) -> list[SignalSchema]:
+        return [
+            SignalSchema(device=name, server=self._server(name), **signal.__dict__)
+            for name in devices
+            if name in self._staged
+            for signal in self._staged[name].signals
+        ]
+
+    def _enter_running(self) -> None:
+        """Staged: prepare the devices, read the baseline, then go on where the run stands."""
+        self.phase = Phase.RUNNING
+        for server in self.plan.servers:
+            self._send(server, PreScanDevices())
+        for server in self.plan.servers:
+            if server not in self._baseline_done and self._on(server, self.plan.groups.baseline):
+                self._send(server, ReadBaseline())
+        while self._backlog:
+            sent = self._backlog.popleft()
+            self._send(sent.server, sent.action)
+        if self._exhausted and self._walk is None:
+            self.phase = Phase.FINISHING
+
+    # Points
+
+    def _pump(self, moment: Moment) -> None:
+        """Send as much as the window holds."""
+        while self.phase is Phase.RUNNING and not self._paused:
+            if self._groups:
+                if self._in_flight:
+                    return
+                self._send_group()
+                continue
+            if self._awaited is not None:
+                return
+            if self._awaits_all:
+                if self._in_flight or self.wake_at is not None:
+                    return
+                if self._wait_s > 0:
+                    self.wake_at = moment.tick + self._wait_s
+                    self._wait_s = 0.0
+                    return
+                self._resume_generator(self.committed)
+                continue
+            if self._is_window_full():
+                return
+            if self._walk is not None:
+                self._send_piece(self._walk)
+            elif not self._advance():
+                return
+
+    def _is_window_full(self) -> bool:
+        if len(self._in_flight) < self._window:
+            return False
+        pieces = sum(isinstance(sent.action, (RunPoints, MoveDevices)) for sent in self._in_flight.values())
+        return pieces >= self._window
+
+    def _send_piece(self, walk: _Walk) -> None:
+        several = len(self.plan.servers) > 1
+        size = 1 if several and walk.columns else min(self._chunk, walk.count - walk.offset)
+        start, stop = walk.offset, walk.offset + size
+        positions = {name: column[start:stop].tolist() for name, column in walk.columns.items()}
+        piece = RunPoints(
+            first_index=walk.first_index + start,
+            count=size,
+            positions=positions,
+            exp_time_s=walk.exposure.exp_time,
+            settling_time_s=walk.exposure.settling_time,
+            settling_time_after_trigger_s=walk.exposure.settling_time_after_trigger,
+            frames_per_trigger=walk.exposure.frames_per_trigger,
+            at=[(i - walk.base) * walk.interval for i in range(start, stop)] if walk.interval else [],
+        )
+        walk.offset = stop
+        if walk.offset >= walk.count:
+            self._walk = None
+        self._send_points(piece)
+
+    def _send_points(self, piece: RunPoints) -> str:
+        """The id of the (last) instruction."""
+        if len(self.plan.servers) == 1:
+            return self._send(self.plan.servers[0], piece)
+        targets = {name: values[0] for name, values in piece.positions.items()}
+        if targets:
+            self._groups.append(self._moves(targets))
+        reading = piece.model_copy(update={"positions": {}})
+        self._groups.append([_Sent(server, reading) for server in self.readers])
+        return ""
+
+    def _send_group(self) -> None:
+        for sent in self._groups.popleft():
+            self._send(sent.server, sent.action)
+
+    def _moves(self, targets: Mapping[str, Any]) -> list[_Sent]:
+        by_server: dict[str, dict[str, Any]] = {}
+        for name, target in targets.items():
+            by_server.setdefault(self._server(name), {})[name] = target
+        return [_Sent(server, MoveDevices(targets=part)) for server, part in by_server.items()]
+
+    # The generator
+
+    def _advance(self) -> bool:
+        """Take the generator's next step and send what it needs. False if the run left RUNNING by it."""
+        result, self._result = self._result, None
+        self._step += 1
+        try:
+            step = self._steps.send(result if self._begun else None)
+            self._begun = True
+        except StopIteration:
+            self._exhausted = True
+            self._flush_skipped_moves()
+            self._close_down()
+            return False
+        except BECError as error:
+            self._stop(ScanState.ABORTED, "alarm", error.message, error.reason)
+            return False
+        except Exception as error:  # noqa: BLE001 - a user's scan may raise anything; only its own run ends
+            name = self.order.request.scan_type
+            text = f"the scan {name} failed: {type(error).__name__}: {error}"
+            self._stop(ScanState.ABORTED, "alarm", text, ReasonCode.INTERNAL)
+            return False
+        problem = self._problem_of(step)
+        if problem:
+            self._stop(ScanState.ABORTED, "alarm", problem, ReasonCode.LIMIT)
+            return False
+        self._perform(step)
+        return self.phase is Phase.RUNNING
+
+    def _perform(self, step: Step) -> None:
+        match step:
+            case Trajectory():
+                columns = {name: step.positions[:, k] for k, name in enumerate(step.motors)}
+                self._walk_over(step.count, columns, step.exposure)
+            case Points():
+                self._walk_over(step.count, {}, step.exposure, step.interval)
+            case Point():
+                self._perform_point(step)
+            case Move():
+                if self._next_index < self._skip:
+                    self._skipped_moves.update(step.targets)
+                else:
+                    self._flush_skipped_moves()
+                    self._send_moves(step.targets)
+            case Read() | Call():
+                if not self._replayed():
+                    self._flush_skipped_moves()
+                    self._perform_query(step)
+            case Wait():
+                if not self._replayed():
+                    self._flush_skipped_moves()
+                    self._awaits_all = True
+                    self._wait_s = step.seconds
+
+    def _walk_over(
+        self,
+        count: int,
+        columns: dict[str, np.ndarray],
+        exposure: Exposure | None,
+        interval: float = 0.0,
+    ) -> None:
+        walk = _Walk(self._next_index, count, columns, exposure or self.plan.exposure, interval)
+        self._next_index += count
+        walk.offset = walk.base = min(count, max(0, self._skip - walk.first_index))
+        if walk.offset < count:
+            self._flush_skipped_moves()
+            self._walk = walk
+
+    def _perform_point(self, step: Point) -> None:
+        index = self._next_index
+        self._next_index += 1
+        if self._replayed():
+            return
+        if index < self._skip:
+            self._stop(
+                ScanState.ABORTED,
+                "alarm",
+                f"{self._label} cannot be resumed: point {index} was taken, but its reading was not recorded for the "
+                "scan's code; run it again",
+                ReasonCode.INTERNAL,
+            )
+            return
+        self._flush_skipped_moves()
+        exposure = step.exposure or self.plan.exposure
+        piece = RunPoints(
+            first_index=index,
+            count=1,
+            positions={name: [float(target)] for name, target in step.positions.items()},
+            exp_time_s=exposure.exp_time,
+            settling_time_s=exposure.settling_time,
+            settling_time_after_trigger_s=exposure.settling_time_after_trigger,
+            frames_per_trigger=exposure.frames_per_trigger,
+            want_reading=True,
+        )
+        self._awaited = self._send_points(piece)
+        if len(self.plan.servers) > 1:
+            self._result = {}
+            self._awaited = None
+            self._awaits_all = True
+
+    def _perform_query(self, step: Read | Call) -> None:
+        if isinstance(step, Call):
+            action: Action = CallDevice(
+                device=step.device, func=step.func, args=list(step.args), kwargs=dict(step.kwargs)
+            )
+            self._awaited = self._send(self._server(step.device), action)
+            return
+        by_server: dict[str, list[str]] = {}
+        for name in step.devices:
+            by_server.setdefault(self._server(name), []).append(name)
+        if len(by_server) == 1:
+            ((server, names),) = by_server.items()
+            self._awaited = self._send(server, ReadDevices(devices=names))
+            return
+        self._result = {}
+        self._awaits_all = True
+        for server, names in by_server.items():
+            self._send(server, ReadDevices(devices=names))
+
+    def _resume_generator(self, result: Any) -> None:
+        """A step with a result is done: journal it, and let the generator go on with it."""
+        if self._awaits_all and isinstance(self._result, dict) and self._result:
+            result = self._result
+        self._awaited = None
+        self._awaits_all = False
+        self._result = result
+        self._out.append(
+            Append(
+                MessageEndpoints.scan_journal(self.order.scan_id),
+                ScanJournalMessage(scan_id=self.order.scan_id, step=self._step, kind="result", result=result),
+            )
+        )
+
+    def _replayed(self) -> bool:
+        """Take the step's result from the journal of an earlier life, if it is there."""
+        if self._step not in self._journal:
+            return False
+        self._result = self._journal[self._step]
+        return True
+
+    def _flush_skipped_moves(self) -> None:
+        if self._skipped_moves:
+            targets, self._skipped_moves = self._skipped_moves, {}
+            self._send_moves(targets)
+
+    def _send_moves(self, targets: Mapping[str, Any]) -> None:
+        moves = self._moves(targets)
+        if len(self.plan.servers) == 1:
+            for sent in moves:
+                self._send(sent.server, sent.action)
+        else:
+            self._groups.append(moves)
+
+    def _problem_of(self, step: Any) -> str:
+        """Why a step cannot be done, found before anything of it is sent; empty if it can."""
+        match step:
+            case Trajectory():
+                if step.positions is self.plan.positions:
+                    return ""
+                return self._outside(list(step.motors), np.asarray(step.positions, dtype=float))
+            case Point(positions=targets) | Move(targets=targets):
+                numbers = {n: float(t) for n, t in targets.items() if isinstance(t, (int, float))}
+                return self._outside(list(numbers), np.array([list(numbers.values())], dtype=float))
+            case Points() | Read() | Call() | Wait():
+                return ""
+        return f"the scan {self.order.request.scan_type} gave a step that is none: {step!r}"
+
+    def _outside(self, motors: list[str], positions: np.ndarray) -> str:
+        known = [name for name in motors if name in self.plan.devices]
+        if not known:
+            return ""
+        columns = [motors.index(name) for name in known]
+        return " ".join(limit_problems(self.plan.devices, known, positions[:, columns]))
+
+    # Replies
+
+    def _completed(self, sent: _Sent, reply: DeviceInstructionResponse) -> None:
+        action = sent.action
+        if isinstance(action, RunPoints):
+            self._points[sent.server] = max(
+                self._points.get(sent.server, 0), action.first_index + action.count
+            )
+        elif isinstance(action, StageDevices):
+            self._boots[sent.server] = reply.boot_id
+            for raw in (reply.result or {}).get("devices", []):
+                staged = StagedDevice.model_validate(raw)
+                self._staged[staged.name] = staged
+        elif isinstance(action, ReadBaseline):
+            self._baseline_done.add(sent.server)
+        if self.phase is not Phase.RUNNING:
+            return
+        if reply.instruction_id == self._awaited:
+            self._resume_generator(reply.result)
+        elif self._awaits_all and isinstance(self._result, dict) and isinstance(reply.result, dict):
+            self._result.update(reply.result)
+
+    def _failed(self, sent: _Sent, reply: DeviceInstructionResponse) -> None:
+        error = reply.error or ErrorInfo(
+            error_message=f"the device server {sent.server} reported an error without saying which",
+            code=ReasonCode.DEVICE_FAILED,
+        )
+        if self.phase is Phase.CLEANING:
+            self._message = f"{self._message}; cleaning up failed, too: {error.error_message}"
+            return
+        self._stop(ScanState.ABORTED, "alarm", error.error_message, error.code, error)
+
+    def _was_stopped(self, sent: _Sent, reply: DeviceInstructionResponse) -> None:
+        if self.phase is Phase.CLEANING:
+            return
+        boot = self._boots.get(sent.server)
+        restarted = bool(reply.boot_id) and (
+            reply.boot_id != boot
+            if boot
+            else (reply.error is not None and reply.error.code is ReasonCode.SERVICE_DOWN)
+        )
+        if self.phase is Phase.RECOVERING or restarted:
+            self._recover(sent)
+            return
+        self._stop(
+            ScanState.ABORTED,
+            "user",
+            f"{self._label} ended because its devices were stopped",
+            ReasonCode.STOPPED,
+        )
+
+    # After a restart of a device server
+
+    def _recover(self, sent: _Sent) -> None:
+        self._backlog.append(sent)
+        if self.phase is Phase.RECOVERING:
+            return
+        self.phase = Phase.RECOVERING
+        # What other device servers still do belongs to the same points: stop it, too, and take it again.
+        self._control(ControlKind.STOP, self._epoch)
+
+    def _restage(self) -> None:
+        """Stage again, then send what was not done: pieces of trajectory from their first uncommitted point."""
+        waiting = list(self._backlog)
+        self._backlog.clear()
+        if not self.order.is_scan:
+            self.phase = Phase.RUNNING
+            self._epoch = next(self._epochs)
+            for sent in waiting:
+                self._send(sent.server, sent.action)
+            return
+        for sent in waiting:
+            action = sent.action
+            if isinstance(action, (StageDevices, PreScanDevices, ReadBaseline)):
+                continue  # these are part of going on anyway
+            if isinstance(action, RunPoints):
+                trimmed = _trimmed(action, self._points.get(sent.server, 0))
+                if trimmed is not None:
+                    self._backlog.append(replace(sent, action=trimmed))
+                elif self._awaited is not None and action.want_reading:
+                    self._stop(
+                        ScanState.ABORTED,
+                        "alarm",
+                        f"{self._label} cannot go on: the device server {sent.server} was restarted between a point "
+                        "and the report of its reading",
+                        ReasonCode.SERVICE_DOWN,
+                    )
+                    return
+            else:
+                self._backlog.append(sent)
+        self._epoch = next(self._epochs)
+        self._stage()
+
+    # Ending
+
+    def _close_down(self) -> None:
+        """The generator has ended: complete, return, unstage, all behind what is still in flight."""
+        if not self.order.is_scan:
+            self.phase = Phase.FINISHING
+            return
+        groups = [[_Sent(server, CompleteDevices()) for server in self.plan.servers]]
+        if self._returns:
+            groups.append(self._moves(self._returns))
+        groups.append([_Sent(server, UnstageDevices()) for server in self.plan.servers])
+        self.phase = Phase.FINISHING
+        if len(self.plan.servers) > 1:
+            self._groups.extend(groups)
+            return
+        for group in groups:
+            for sent in group:
+                self._send(sent.server, sent.action)
+
+    @property
+    def _returns(self) -> dict[str, float]:
+        if not self.plan.returns_to_start:
+            return {}
+        return {name: self.plan.start[name] for name in self.plan.motors if name in self.plan.start}
+
+    def _stop(
+        self,
+        state: ScanState,
+        reason: str,
+        message: str,
+        code: ReasonCode | None,
+        error: ErrorInfo | None = None,
+    ) -> None:
+        """Stop what is in flight, and clean up under a newer epoch. The first cause stands."""
+        if self.phase in (Phase.CLEANING, Phase.ENDED) or (
+            self.phase is Phase.COUNTING and self._after_count is Phase.ENDED
+        ):
+            return
+        self._terminal, self._reason, self._message = state, reason, message
+        if code is not None:
+            self._error = error or ErrorInfo(error_message=message, code=code)
+        self._clean_up(with_return=state is not ScanState.HALTED)
+
+    def _clean_up(self, with_return: bool) -> None:
+        self.phase = Phase.CLEANING
+        self._groups.clear()
+        self._backlog.clear()
+        self._walk = None
+        self._awaited = None
+        self._awaits_all = False
+        self.wake_at = None
+        try:
+            self._steps.close()
+        except Exception:  # noqa: BLE001 - a user's scan that will not end; it is not asked again
+            self._exhausted = True
+        self._control(ControlKind.STOP, self._epoch)
+        self._epoch = next(self._epochs)
+        if not self.order.is_scan:
+            return
+        if with_return and self._returns and self._begun:
+            for sent in self._moves(self._returns):
+                self._send(sent.server, sent.action)
+        for server in self.plan.servers:
+            self._send(server, UnstageDevices())
+
+    def _halt(self, message: str, moment: Moment) -> None:
+        if self.phase is Phase.ENDED:
+            return
+        if self.phase is Phase.CLEANING:
+            self._control(ControlKind.STOP, self._epoch)
+            self._epoch = next(self._epochs)
+            for server in self.plan.servers if self.order.is_scan else ():
+                self._send(server, UnstageDevices())
+            self._terminal, self._reason, self._message = ScanState.HALTED, "user", message
+            self._error = ErrorInfo(error_message=message, code=ReasonCode.HALTED)
+        else:
+            self._stop(ScanState.HALTED, "user", message, ReasonCode.HALTED)
+        if self.phase is Phase.CLEANING:
+            self.wake_at = moment.tick + HALT_S
+
+    def _give_up(self, why: str) -> None:
+        if self._in_flight:
+            self._message = f"{self._message}; the clean-up was given up, because {why}"
+            self._in_flight.clear()
+
+    def _end(self, moment: Moment) -> None:
+        self.phase = Phase.ENDED
+        self.wake_at = None
+        success = self._error is None
+        if self._status is not None:
+            self._out.append(
+                Append(
+                    MessageEndpoints.scan_status,
+                    self._status.model_copy(
+                        update={
+                            "status": self._terminal,
+                            "reason": self._reason,
+                            "message": self._message,
+                            "error": self._error,
+                            "num_readouts": self.committed,
+                            "ended": moment.now,
+                            "timestamp": moment.now,
+                        }
+                    ),
+                )
+            )
+        self._out.append(
+            Append(
+                MessageEndpoints.request_response(self.order.request.client_id),
+                RequestDoneMessage(
+                    request_id=self.order.request.request_id,
+                    success=success,
+                    scan_id=self.order.scan_id,
+                    error=self._error,
+                ),
+            )
+        )
+        self._out.append(Finish(self._terminal, success, self._message))
+
+    # Small things
+
+    def _send(self, server: str, action: Action) -> str:
+        self._serial += 1
+        instruction_id = f"{self.order.scan_id}:{self._epoch}:{self._serial}"
+        self._in_flight[instruction_id] = _Sent(server, action)
+        self._out.append(
+            Append(
+                MessageEndpoints.device_instructions(server),
+                DeviceInstructionMessage(
+                    instruction_id=instruction_id,
+                    scan_id=self.order.scan_id,
+                    run_epoch=self._epoch,
+                    action=action,
+                ),
+            )
+        )
+        return instruction_id
+
+    def _control(self, kind: ControlKind, epoch: int) -> None:
+        self._out.append(
+            Append(
+                MessageEndpoints.device_control,
+                DeviceControlMessage(kind=kind, run_epoch=epoch, scan_id=self.order.scan_id),
+            )
+        )
+
+    def _tell_state(self, state: ScanState, moment: Moment) -> None:
+        if self._status is not None:
+            self._out.append(
+                Append(
+                    MessageEndpoints.scan_status,
+                    self._status.model_copy(update={"status": state, "timestamp": moment.now}),
+                )
+            )
+
+    def _intent(self, now: float) -> ScanStatusMessage:
+        order, plan = self.order, self.plan
+        started = self._resumed.started if self._resumed and self._resumed.started else now
+        return ScanStatusMessage(
+            scan_id=order.scan_id,
+            scan_number=order.number,
+            status=ScanState.OPEN,
+            scan_name=order.request.scan_type,
+            request_id=order.request.request_id,
+            queue=order.request.queue,
+            user=order.user,
+            account=order.account,
+            args=order.request.args,
+            kwargs=order.request.kwargs,
+            scan_parameters=dict(plan.parameters),
+            motors=list(plan.motors),
+            shape=list(plan.shape),
+            num_points=plan.num_points,
+            readout=plan.groups,
+            scan_report_devices=list(plan.motors),
+            user_metadata=order.request.metadata,
+            file=order.file,
+            relative=plan.relative,
+            estimated_s=plan.estimated_s,
+            config_hash=plan.config_hash,
+            code_hash=order.code_hash,
+            started=started,
+            timestamp=now,
+        )
+
+    def _servers_that_read(self) -> list[str]:
+        read = [*self.plan.groups.monitored, *self.plan.triggered]
+        return list(dict.fromkeys(self._server(name) for name in read)) or list(self.plan.servers[:1])
+
+    def _on(self, server: str, devices: Sequence[str]) -> list[str]:
+        return [name for name in devices if self._server(name) == server]
+
+    def _server(self, device: str) -> str:
+        return self.plan.server_of.get(device, self.plan.servers[0])
+
+    @property
+    def _label(self) -> str:
+        name = self.order.request.scan_type
+        return f"scan {self.order.number} ({name})" if self.order.is_scan else name
+
+
+def _trimmed(piece: RunPoints, committed: int) -> RunPoints | None:
+    """What is left of a piece when so many of the scan's points are committed; None if nothing is."""
+    done = max(0, committed - piece.first_index)
+    if done >= piece.count:
+        return None
+    return piece.model_copy(
+        update={
+            "first_index": piece.first_index + done,
+            "count": piece.count - done,
+            "positions": {name: values[done:] for name, values in piece.positions.items()},
+            "at": [moment - piece.at[done] for moment in piece.at[done:]],
+        }
+    )

@@ -1,0 +1,319 @@
+"""One thread per queue: its mailbox -> `ScanRun` -> instructions.
+
+The thread waits in its mailbox alone, into which the device servers' replies and the main thread's orders come. It
+writes under a lease of its own, one batch a turn, and tells the main thread what came of it. A plugin's code runs
+here, so that it can hold up nobody but its own queue.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bec_lib.broker import Batch, Broker, Delivery, Lease, Malformed
+from bec_lib.clock import Clock
+from bec_lib.endpoints import MessageEndpoints
+from bec_lib.errors import BECError, MessageError, ReasonCode
+from bec_lib.messages import DeviceInstructionResponse, ErrorInfo, QueueAction, ReadingsMessage, ScanState
+from bec_lib.service import ThreadedInbox
+from scan_server.assembler import Assembled
+from scan_server.run import (
+    GIVE_UP_S,
+    Append,
+    Count,
+    Counted,
+    Effect,
+    Finish,
+    Moment,
+    Order,
+    Put,
+    Resumed,
+    ScanRun,
+)
+
+log = logging.getLogger(__name__)
+
+# How long a reply may be out before the heartbeat of who owes it is looked at.
+LOOK_S = 1.0
+_NEWEST = 64
+
+
+@dataclass(frozen=True)
+class Run:
+    """From the main thread: run this. then: commands that were given before a restart."""
+
+    order: Order
+    assembled: Assembled
+    resumed: Resumed | None = None
+
+
+@dataclass(frozen=True)
+class Command:
+    """From the main thread: a user's command for the scan that runs."""
+
+    scan_id: str
+    action: QueueAction
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Stop:
+    """From the main thread: end the thread."""
+
+
+@dataclass(frozen=True)
+class RunEnded:
+    """To the main thread."""
+
+    queue: str
+    scan_id: str
+    state: ScanState
+    success: bool
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class WorkerNote:
+    """To the main thread: what a person should know; empty if it is over."""
+
+    queue: str
+    message: str
+
+
+@dataclass(frozen=True)
+class WorkerBroke:
+    """To the main thread: the worker cannot go on at all."""
+
+    queue: str
+    error: BECError
+
+
+def service_of(server: str) -> str:
+    """The role under which a device server sends its heartbeat."""
+    return "device_server" if server == "main" else f"device_server.{server}"
+
+
+class Worker:
+    """The thread of one queue. Everything but `post` and `stop` belongs to it."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        clock: Clock,
+        queue: str,
+        servers: Sequence[str],
+        epochs: Iterator[int],
+        tell: Callable[[Any], None],
+    ):
+        self.queue = queue
+        self._broker = broker
+        self._clock = clock
+        self._servers = list(servers)
+        self._epochs = epochs
+        self._tell = tell
+        self._lease: Lease = broker.acquire_lease(f"scan_server.{queue}")
+        self._inbox = ThreadedInbox(broker, name=f"replies-{queue}")
+        for server in self._servers:
+            replies = MessageEndpoints.device_instructions_response(server)
+            self._inbox.follow(replies, broker.last_id(replies))
+        self._run: ScanRun | None = None
+        self._note = ""
+        self._silent_since: float | None = None
+        self._thread = threading.Thread(target=self._work, name=f"queue-{queue}", daemon=True)
+
+    def start(self) -> Worker:
+        self._thread.start()
+        return self
+
+    def post(self, order: Run | Command | Stop) -> None:
+        """From any thread."""
+        self._inbox.post(order)
+
+    def stop(self) -> None:
+        """Let the thread end; what it runs goes on when the scan server is back."""
+        self._inbox.post(Stop())
+        self._thread.join(timeout=2.0)
+        self._inbox.close()
+
+    # The thread
+
+    def _work(self) -> None:
+        try:
+            while self._turn():
+                pass
+        except BECError as error:
+            self._tell(WorkerBroke(self.queue, error))
+        except Exception as error:  # the thread must not end in silence
+            log.exception("the worker of the queue %s failed", self.queue)
+            text = f"the worker of the queue {self.queue} failed: {type(error).__name__}: {error}"
+            self._tell(WorkerBroke(self.queue, BECError(text)))
+
+    def _turn(self) -> bool:
+        events = self._inbox.take(self._timeout())
+        moment = self._moment()
+        effects: list[Effect] = []
+        for event in events:
+            match event:
+                case Stop():
+                    return False
+                case Run():
+                    self._run = ScanRun(
+                        event.order,
+                        event.assembled.scan,
+                        event.assembled.plan,
+                        self._epochs,
+                        resumed=event.resumed,
+                    )
+                    effects += self._guarded(ScanRun.begin, moment)
+                case Command(scan_id, action, message):
+                    if self._run is not None and self._run.order.scan_id == scan_id:
+                        effects += self._guarded(ScanRun.command, action, message, moment)
+                case Delivery(message=DeviceInstructionResponse() as reply):
+                    if self._run is not None and reply.scan_id == self._run.order.scan_id:
+                        effects += self._guarded(ScanRun.answered, reply, moment)
+                case Malformed():
+                    log.error("a reply of a device server cannot be read: %s", event.error)
+                case _:
+                    pass
+        if self._run is not None and not events:
+            effects += self._look_after()
+        if effects:
+            self._carry_out(effects)
+        return True
+
+    def _timeout(self) -> float:
+        run = self._run
+        if run is None:
+            return 60.0
+        timeout = LOOK_S if run.waiting_for else 60.0
+        if run.wake_at is not None:
+            timeout = min(timeout, run.wake_at - self._clock.monotonic())
+        return max(0.0, timeout)
+
+    def _moment(self) -> Moment:
+        return Moment(self._clock.now(), self._clock.monotonic())
+
+    def _guarded(self, call: Callable[..., list[Effect]], *arguments: Any) -> list[Effect]:
+        """Our own mistakes end the scan that met them, with their text, and nothing else."""
+        assert self._run is not None
+        try:
+            return call(self._run, *arguments)
+        except Exception as error:
+            log.exception("the scan %s failed in the scan server", self._run.order.scan_id)
+            info = ErrorInfo(
+                error_message=f"the scan server failed in this scan: {type(error).__name__}: {error}",
+                code=ReasonCode.INTERNAL,
+                exception_type=type(error).__name__,
+            )
+            return self._run.broke(info, self._moment())
+
+    def _carry_out(self, effects: list[Effect]) -> None:
+        """Write in one batch; then count, end, and what follows from that."""
+        while effects:
+            batch = self._broker.batch(self._lease)
+            following: list[Effect] = []
+            finished: Finish | None = None
+            count = False
+            for effect in effects:
+                match effect:
+                    case Append() | Put():
+                        following += self._write(batch, effect)
+                    case Count():
+                        count = True
+                    case Finish():
+                        finished = effect
+            batch.commit()
+            if count:
+                counted = self._count()
+                moment = self._moment()
+                following += self._guarded(ScanRun.counted, counted, moment)
+            if finished is not None:
+                self._finish(finished)
+                return
+            effects = following
+
+    def _write(self, batch: Batch, effect: Append | Put) -> list[Effect]:
+        try:
+            if isinstance(effect, Append):
+                batch.append(effect.endpoint, effect.message)
+            else:
+                batch.put(effect.endpoint, effect.message)
+        except MessageError as error:
+            info = ErrorInfo(error_message=error.message, code=error.reason)
+            moment = self._moment()
+            return self._guarded(ScanRun.broke, info, moment)
+        return []
+
+    def _finish(self, finished: Finish) -> None:
+        assert self._run is not None
+        scan_id = self._run.order.scan_id
+        self._run = None
+        self._say("")
+        self._silent_since = None
+        self._tell(RunEnded(self.queue, scan_id, finished.state, finished.success, finished.message))
+
+    def _count(self) -> Counted:
+        """What is committed in the scan's readings. Looks at the newest entries, at all only if those do not tell."""
+        assert self._run is not None
+        readings = MessageEndpoints.scan_readings(self._run.order.scan_id)
+        oldest = self._broker.entries(readings, count=4 * len(self._servers))
+        newest = self._broker.entries(readings, count=_NEWEST, newest=True)
+        baseline = {message.server for message in _readings([*oldest, *newest], "baseline")}
+        points = _points(newest)
+        if len(newest) == _NEWEST and set(points) != set(self._run.readers):
+            points = _points(self._broker.entries(readings))
+        return Counted(points, frozenset(baseline))
+
+    def _look_after(self) -> list[Effect]:
+        """Nothing came for a while: has the time come for something, and do those who owe a reply live?"""
+        run = self._run
+        assert run is not None
+        moment = self._moment()
+        if run.wake_at is not None and moment.tick >= run.wake_at:
+            return self._guarded(ScanRun.woke, moment)
+        servers = sorted(run.waiting_for)
+        beats = self._broker.get_many(
+            [MessageEndpoints.service_status(service_of(server)) for server in servers]
+        )
+        dead = [server for server, beat in zip(servers, beats, strict=True) if beat is None]
+        if not dead:
+            self._silent_since = None
+            self._say("")
+            return []
+        if self._silent_since is None:
+            self._silent_since = moment.tick
+        silent_s = moment.tick - self._silent_since
+        names = ", ".join(dead)
+        self._say(
+            f"waiting for the device server {names}, which is not running; the scan goes on when it is back, "
+            "or can be aborted"
+        )
+        if silent_s >= GIVE_UP_S:
+            return self._guarded(ScanRun.silent, dead, moment)
+        return []
+
+    def _say(self, message: str) -> None:
+        if message != self._note:
+            self._note = message
+            self._tell(WorkerNote(self.queue, message))
+
+
+def _readings(items: Sequence[Delivery | Malformed], group: str) -> list[ReadingsMessage]:
+    return [
+        item.message
+        for item in items
+        if isinstance(item, Delivery)
+        and isinstance(item.message, ReadingsMessage)
+        and item.message.group == group
+    ]
+
+
+def _points(items: Sequence[Delivery | Malformed]) -> dict[str, int]:
+    """Server -> number of its points, by its blocks."""
+    found: dict[str, int] = {}
+    for message in _readings(items, "monitored"):
+        found[message.server] = max(found.get(message.server, 0), message.first_index + message.count)
+    return found
