@@ -1,5 +1,8 @@
 """Logging of a service: to standard error, to a rotated file, and WARNING and above to the log stream.
 
+Under the supervisor (BEC_LOG_STDERR=no) standard error is kept for what is not logged: a last traceback, a
+library's own words.
+
 Nothing is sent to Redis from where the line is logged: lines for the stream are collected and go out with the
 next heartbeat.
 """
@@ -8,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import logging.handlers
+import os
 import sys
 from collections import deque
 from pathlib import Path
@@ -60,7 +64,7 @@ def set_up_logging(
     formatter = logging.Formatter(FORMAT)
     lines = StreamLines(service)
     lines.setFormatter(formatter)
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr), lines]
+    handlers: list[logging.Handler] = [lines]
     problem = None
     if folder is not None:
         try:
@@ -75,6 +79,8 @@ def set_up_logging(
             )
         except OSError as error:
             problem = error
+    if len(handlers) == 1 or os.environ.get("BEC_LOG_STDERR") != "no":
+        handlers.append(logging.StreamHandler(sys.stderr))
     for handler in handlers:
         handler.setFormatter(formatter)
         root.addHandler(handler)
