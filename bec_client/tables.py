@@ -104,6 +104,8 @@ def number(value: Any, precision: int | None = None, width: int = 0) -> str:
             text = str(float(value))
         elif precision is not None and abs(value) < 10**9:
             text = f"{value:.{precision}f}"
+        elif 1e6 <= abs(value) < 1e10:
+            text = f"{value:.0f}"
         else:
             text = f"{value:.6g}"
     elif isinstance(value, list):

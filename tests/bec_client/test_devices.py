@@ -93,7 +93,7 @@ def test_a_wait_has_an_end_and_says_who_was_asked(bec: Any, fleet: Any) -> None:
 def test_without_a_device_server_a_call_fails_at_once(bec: Any, fleet: Any) -> None:
     fleet.alive.remove("device_server")
     fleet.beat()
-    with pytest.raises(ServiceDown, match="needs the device server, which is not running.*bec-server start"):
+    with pytest.raises(ServiceDown, match=r"needs the device server, which is not running.*bec-server start"):
         bec.devices.samx.read()
     assert not fleet.requests
 
@@ -124,21 +124,21 @@ def test_unknown_device_names_the_nearest(bec: Any) -> None:
 def test_without_a_session_the_way_out_is_told(server: Any, bec: Any, fleet: Any) -> None:
     fleet.load({}, version=2)
     bec.devices.on_session(None)
-    with pytest.raises(UnknownDevice, match="no devices are loaded.*bec config load"):
+    with pytest.raises(UnknownDevice, match=r"no devices are loaded.*bec config load"):
         bec.devices["samx"]
 
 
 def test_unknown_signal_names_the_nearest(bec: Any) -> None:
-    with pytest.raises(AttributeError, match="samx has no 'velocty'. Did you mean velocity"):
+    with pytest.raises(AttributeError, match=r"samx has no 'velocty'. Did you mean velocity"):
         _ = bec.devices.samx.velocty
 
 
 def test_signals_and_methods_cannot_be_overwritten(bec: Any, fleet: Any) -> None:
     with pytest.raises(AttributeError, match=r"samx.velocity is a signal.*samx\.velocity\.set\(5\)"):
         bec.devices.samx.velocity = 5
-    with pytest.raises(AttributeError, match="samx.read is a method"):
+    with pytest.raises(AttributeError, match=r"samx.read is a method"):
         bec.devices.samx.read = 5
-    with pytest.raises(AttributeError, match="samx.home is a method"):
+    with pytest.raises(AttributeError, match=r"samx.home is a method"):
         bec.devices.samx.home = 5
     with pytest.raises(AttributeError, match=r"dev.samx cannot be assigned; to move it: dev.samx.set\(5\)"):
         bec.devices.samx = 5
@@ -153,7 +153,7 @@ def test_properties_of_a_device_are_read_and_written(bec: Any, fleet: Any) -> No
     bec.devices.samx.tolerance = 0.02
     assert fleet.requests[-1].kind == "set"
     assert fleet.requests[-1].args == [0.02]
-    with pytest.raises(AttributeError, match="samx.serial can be read and not written"):
+    with pytest.raises(AttributeError, match=r"samx.serial can be read and not written"):
         bec.devices.samx.serial = 1
 
 

@@ -169,7 +169,7 @@ def test_a_silent_file_writer_is_named(bec: Any, fleet: Any) -> None:
     fleet.alive.remove("file_writer")
     fleet.beat()
     report = run(bec)
-    with pytest.raises(DeadlineExceeded, match="the file of scan 1 was not done.*file writer is silent"):
+    with pytest.raises(DeadlineExceeded, match=r"the file of scan 1 was not done.*file writer is silent"):
         report.wait(timeout=1.2)
 
 
