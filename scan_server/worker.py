@@ -17,14 +17,14 @@ from bec_lib.broker import Batch, Broker, Delivery, Lease, Malformed
 from bec_lib.clock import Clock
 from bec_lib.endpoints import MessageEndpoints
 from bec_lib.errors import BECError, MessageError, ReasonCode
-from bec_lib.messages import DeviceInstructionResponse, ErrorInfo, QueueAction, ReadingsMessage, ScanState
+from bec_lib.messages import DeviceInstructionResponse, ErrorInfo, QueueAction, ScanState
 from bec_lib.service import ThreadedInbox
 from scan_server.assembler import Assembled
+from scan_server.restore import count_committed
 from scan_server.run import (
     GIVE_UP_S,
     Append,
     Count,
-    Counted,
     Effect,
     Finish,
     Moment,
@@ -38,7 +38,6 @@ log = logging.getLogger(__name__)
 
 # How long a reply may be out before the heartbeat of who owes it is looked at.
 LOOK_S = 1.0
-_NEWEST = 64
 
 
 @dataclass(frozen=True)
@@ -227,7 +226,8 @@ class Worker:
                         finished = effect
             batch.commit()
             if count:
-                counted = self._count()
+                assert self._run is not None
+                counted = count_committed(self._broker, self._run.order.scan_id, self._run.readers)
                 moment = self._moment()
                 following += self._guarded(ScanRun.counted, counted, moment)
             if finished is not None:
@@ -254,18 +254,6 @@ class Worker:
         self._say("")
         self._silent_since = None
         self._tell(RunEnded(self.queue, scan_id, finished.state, finished.success, finished.message))
-
-    def _count(self) -> Counted:
-        """What is committed in the scan's readings. Looks at the newest entries, at all only if those do not tell."""
-        assert self._run is not None
-        readings = MessageEndpoints.scan_readings(self._run.order.scan_id)
-        oldest = self._broker.entries(readings, count=4 * len(self._servers))
-        newest = self._broker.entries(readings, count=_NEWEST, newest=True)
-        baseline = {message.server for message in _readings([*oldest, *newest], "baseline")}
-        points = _points(newest)
-        if len(newest) == _NEWEST and set(points) != set(self._run.readers):
-            points = _points(self._broker.entries(readings))
-        return Counted(points, frozenset(baseline))
 
     def _look_after(self) -> list[Effect]:
         """Nothing came for a while: has the time come for something, and do those who owe a reply live?"""
@@ -299,21 +287,3 @@ class Worker:
         if message != self._note:
             self._note = message
             self._tell(WorkerNote(self.queue, message))
-
-
-def _readings(items: Sequence[Delivery | Malformed], group: str) -> list[ReadingsMessage]:
-    return [
-        item.message
-        for item in items
-        if isinstance(item, Delivery)
-        and isinstance(item.message, ReadingsMessage)
-        and item.message.group == group
-    ]
-
-
-def _points(items: Sequence[Delivery | Malformed]) -> dict[str, int]:
-    """Server -> number of its points, by its blocks."""
-    found: dict[str, int] = {}
-    for message in _readings(items, "monitored"):
-        found[message.server] = max(found.get(message.server, 0), message.first_index + message.count)
-    return found

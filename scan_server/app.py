@@ -1,0 +1,747 @@
+"""The scan server: requests in; queues, scans and answers out. Wiring only.
+
+Main thread: inbox -> guard, assembler, reducer -> one batch a turn with snapshot, event, answers, state and cursors.
+What the workers are told, they are told after that batch is written. Workers run the scans (worker.py).
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+from pydantic import ValidationError
+
+from bec_lib.broker import Batch, Delivery, LatestWatcher, Malformed
+from bec_lib.devices.registry import Registry
+from bec_lib.endpoints import DAY, Endpoint, MessageEndpoints
+from bec_lib.errors import MessageError, ParameterError, ReasonCode
+from bec_lib.file_paths import file_target
+from bec_lib.messages import (
+    ClientHelloMessage,
+    ControlKind,
+    DeviceConfigMessage,
+    DeviceControlMessage,
+    DeviceInfoMessage,
+    DeviceInstructionMessage,
+    DeviceInstructionResponse,
+    DeviceMessage,
+    DeviceServerInfoMessage,
+    DeviceSessionMessage,
+    ErrorInfo,
+    ItemState,
+    QueueAction,
+    QueueState,
+    QueueStateMessage,
+    RequestDoneMessage,
+    RequestResponseMessage,
+    ScanNumberMessage,
+    ScanQueueMessage,
+    ScanQueueModificationMessage,
+    ScanState,
+    ScanStatusMessage,
+    Severity,
+)
+from bec_lib.service import Event, Service, ThreadedInbox
+from scan_server import queue as q
+from scan_server import session as s
+from scan_server.answers import Answers
+from scan_server.assembler import Assembled, assemble, devices_needed
+from scan_server.catalogue import Catalogue, load_catalogue
+from scan_server.guard import Rejected, check, is_name
+from scan_server.restore import (
+    answers_of,
+    count_committed,
+    highest_number_in_files,
+    highest_number_in_redis,
+    traces_of,
+)
+from scan_server.run import Order, Resumed
+from scan_server.worker import Command, Run, RunEnded, Worker, WorkerBroke, WorkerNote
+
+log = logging.getLogger(__name__)
+
+# A queue that is not `primary` vanishes after it has been empty for so long.
+IDLE_S = 60.0
+# Run epochs grow within a life of the process, and jump by this with each new one.
+_EPOCHS_PER_LIFE = 1_000_000
+
+
+@dataclass
+class Turn:
+    """What one turn writes, and what is done when it is written."""
+
+    batch: Batch
+    cursors: dict[Endpoint, str] = field(default_factory=dict)
+    afterwards: list[Callable[[], None]] = field(default_factory=list)
+    facts_are_fresh: bool = False
+
+
+class ScanServer:
+    """The app. Everything here belongs to the main thread."""
+
+    def __init__(self, service: Service, catalogue: Catalogue | None = None):
+        self._service = service
+        self._broker = service.broker
+        self._inbox = cast(ThreadedInbox, service.inbox)
+        self._servers = list(service.config.device_servers)
+        self._catalogue = catalogue or load_catalogue()
+        self._state = q.State()
+        self._revision = 0
+        self._registry = Registry()
+        self._session: DeviceSessionMessage | None = None
+        self._boots: dict[str, str] = {}
+        self._account = ""
+        self._assembled: dict[str, Assembled] = {}
+        self._workers: dict[str, Worker] = {}
+        self._empty_since: dict[str, float] = {}
+        self._answers = Answers()
+        self._users: set[str] = set()
+        self._cursors: dict[str, str] = {}
+        self._change: s.Change | None = None
+        self._change_ids: dict[str, str] = {}
+        self._change_due = 0.0
+        self._epochs = itertools.count(1)
+        self._watcher: LatestWatcher | None = None
+
+    # The frame calls these
+
+    def start(self) -> None:
+        """Take up what an earlier life has left, publish the catalogue, and follow the clients."""
+        self._cursors = self._service.cursors()
+        self._load_session()
+        self._start_epochs()
+        turn = self._new_turn()
+        for plugin, reason in self._catalogue.failed.items():
+            self._service.alarm(Severity.WARNING, f"The scan plugin {plugin} cannot be used: {reason}")
+        turn.batch.put(MessageEndpoints.available_scans, self._catalogue.message())
+        before = self._state
+        self._restore(turn)
+        self._commit(turn, before, always=True)
+        self._watcher = LatestWatcher(self._broker, self._inbox.post_many, name="device-servers")
+        self._watcher.watch([MessageEndpoints.device_server_info(server) for server in self._servers])
+        hellos = self._broker.entries(MessageEndpoints.client_hello)
+        for item in hellos:
+            if isinstance(item, Delivery):
+                self._meet(item.message.user)
+        for key in self._cursors:
+            parts = key.split("/")
+            if parts[0] == "personal" and parts[-1] == "queue_request":
+                self._meet(parts[1])
+        self._inbox.follow(MessageEndpoints.client_hello, hellos[-1].entry_id if hellos else "0")
+        self._inbox.follow(MessageEndpoints.device_stop, self._last_stop())
+
+    def handle(self, events: list[Event]) -> None:
+        """One turn."""
+        turn = self._new_turn()
+        before = self._state
+        self._look_up_facts(events, turn)
+        for event in events:
+            self._take(event, turn)
+        self._commit(turn, before)
+
+    def deadline(self) -> float | None:
+        due = [since + IDLE_S for since in self._empty_since.values()]
+        if self._change is not None:
+            due.append(self._change_due)
+        return min(due, default=None)
+
+    def on_deadline(self) -> None:
+        turn = self._new_turn()
+        before = self._state
+        now = self._service.clock.monotonic()
+        for name in [name for name, since in self._empty_since.items() if now >= since + IDLE_S]:
+            del self._empty_since[name]
+            self._apply(q.Expired(name), turn)
+        if self._change is not None and now >= self._change_due:
+            late = ", ".join(sorted(self._change.waiting))
+            problem = (
+                f"the device server {late} did not answer within {self._change.patience_s:g} s; see `bec-server status`, "
+                "whether it is running"
+            )
+            self._move_change(s.refuse(self._change, problem, ReasonCode.TIMEOUT), turn)
+        self._commit(turn, before)
+
+    def stop(self) -> None:
+        if self._watcher is not None:
+            self._watcher.stop()
+        for worker in self._workers.values():
+            worker.stop()
+
+    # One turn
+
+    def _new_turn(self) -> Turn:
+        return Turn(self._service.batch())
+
+    def _commit(self, turn: Turn, before: q.State, *, always: bool = False) -> None:
+        if self._state is not before or always:
+            self._revision += 1
+            status = q.snapshot(self._state, self._revision)
+            turn.batch.put(MessageEndpoints.scan_queue_status, status)
+            turn.batch.append(MessageEndpoints.queue_events, status)
+            turn.batch.put(MessageEndpoints.queue_state, QueueStateMessage(state=self._durable()))
+            if self._state.last_number != before.last_number:
+                turn.batch.put(
+                    MessageEndpoints.scan_number, ScanNumberMessage(scan_number=self._state.last_number)
+                )
+            self._note_empty_queues()
+        for endpoint, entry_id in turn.cursors.items():
+            turn.batch.cursor("scan_server", endpoint, entry_id)
+        turn.batch.commit()
+        for call in turn.afterwards:
+            call()
+
+    def _durable(self) -> dict[str, Any]:
+        change = self._change
+        return {
+            **q.to_plain(self._state),
+            "revision": self._revision,
+            "change": None if change is None else [change.request_id, change.client_id],
+        }
+
+    def _take(self, event: Event, turn: Turn) -> None:
+        match event:
+            case Delivery(
+                message=ScanQueueMessage() | ScanQueueModificationMessage() | DeviceConfigMessage()
+            ):
+                turn.cursors[event.endpoint] = event.entry_id
+                self._take_request(event, turn)
+            case Delivery(message=ClientHelloMessage() as hello):
+                self._meet(hello.user)
+            case Delivery(message=DeviceControlMessage() as control):
+                turn.cursors[event.endpoint] = event.entry_id
+                if control.kind == "stop" and control.devices is None and control.scan_id is None:
+                    self._apply(q.DevicesStopped(event.user), turn)
+            case Delivery(message=DeviceServerInfoMessage() as info):
+                self._take_server_info(info)
+            case Delivery(message=DeviceInstructionResponse() as reply):
+                self._take_session_reply(reply, turn)
+            case Malformed():
+                self._take_malformed(event, turn)
+            case RunEnded():
+                self._assembled.pop(event.scan_id, None)
+                self._apply(q.Ended(event.scan_id), turn)
+            case WorkerNote():
+                self._apply(q.Noted(event.queue, event.message), turn)
+            case WorkerBroke():
+                raise event.error
+            case _:
+                log.error("the scan server cannot make use of %r", event)
+
+    def _apply(self, event: q.Event, turn: Turn) -> None:
+        self._state, effects = q.reduce(self._state, event)
+        for effect in effects:
+            match effect:
+                case q.Answer():
+                    self._answer(
+                        effect.client_id,
+                        RequestResponseMessage(
+                            request_id=effect.request_id,
+                            accepted=effect.accepted,
+                            code=effect.code,
+                            message=effect.message,
+                            scan_id=effect.scan_id,
+                        ),
+                        turn,
+                    )
+                case q.Start():
+                    self._start_item(effect, turn)
+                case q.Tell():
+                    worker = self._workers.get(effect.queue)
+                    if worker is not None:
+                        command = Command(effect.scan_id, effect.action, effect.message)
+                        turn.afterwards.append(lambda w=worker, c=command: w.post(c))  # type: ignore[misc]
+                case q.Cancelled():
+                    self._assembled.pop(effect.item.scan_id, None)
+                    self._done(effect.item, effect.code, effect.message, turn)
+                case q.Dismiss():
+                    worker = self._workers.pop(effect.queue, None)
+                    if worker is not None:
+                        turn.afterwards.append(worker.stop)
+
+    def _answer(self, client_id: str, answer: RequestResponseMessage, turn: Turn) -> None:
+        self._answers.remember(client_id, answer)
+        replies = MessageEndpoints.request_response(client_id)
+        turn.batch.append(replies, answer).expire(replies, DAY)
+
+    def _refuse(self, request: Any, refusal: Rejected, turn: Turn) -> None:
+        log.info("refused %s of %s: %s", type(request).__name__, request.client_id, refusal.message)
+        self._answer(
+            request.client_id,
+            RequestResponseMessage(
+                request_id=request.request_id, accepted=False, code=refusal.code, message=refusal.message
+            ),
+            turn,
+        )
+
+    def _done(self, item: q.Item, code: ReasonCode, message: str, turn: Turn) -> None:
+        turn.batch.append(
+            MessageEndpoints.request_response(item.request.client_id),
+            RequestDoneMessage(
+                request_id=item.request.request_id,
+                success=False,
+                scan_id=item.scan_id,
+                error=ErrorInfo(error_message=message, code=code),
+            ),
+        )
+
+    # Clients
+
+    def _meet(self, user: str) -> None:
+        """Read the requests of a user from now on."""
+        if user in self._users:
+            return
+        if not is_name(user):
+            log.error(
+                "a client says that its user is %r; that cannot be part of a key, and is not read", user
+            )
+            return
+        self._users.add(user)
+        requests = MessageEndpoints.scan_queue_request(user)
+        self._inbox.follow(requests, self._cursors.get(requests.key, "0"))
+
+    def _take_request(self, delivery: Delivery, turn: Turn) -> None:
+        request = delivery.message
+        if not is_name(request.client_id):
+            log.error(
+                "a request of the user %s cannot be answered: its client_id is %r",
+                delivery.user,
+                request.client_id,
+            )
+            return
+        repeated = self._first_answer(request.client_id, request.request_id)
+        if repeated is not None:
+            turn.batch.append(MessageEndpoints.request_response(request.client_id), repeated)
+            return
+        if self._change is not None and self._change.request_id == request.request_id:
+            return
+        match request:
+            case ScanQueueMessage():
+                self._submit(request, delivery.user, turn)
+            case ScanQueueModificationMessage():
+                self._apply(
+                    q.Commanded(
+                        request.request_id,
+                        request.client_id,
+                        delivery.user,
+                        request.action,
+                        request.queue,
+                        request.scan_id,
+                        request.parameter,
+                        self._service.new_id(),
+                        self._service.clock.now(),
+                    ),
+                    turn,
+                )
+            case DeviceConfigMessage():
+                self._begin_change(request, delivery.user, turn)
+
+    def _first_answer(self, client_id: str, request_id: str) -> RequestResponseMessage | None:
+        if not self._answers.knows(client_id):
+            self._answers.load(client_id, answers_of(self._broker, client_id))
+        return self._answers.first(client_id, request_id)
+
+    def _take_malformed(self, item: Malformed, turn: Turn) -> None:
+        log.error("%s, entry %s: %s", item.endpoint.key, item.entry_id, item.error)
+        parts = item.endpoint.key.split("/")
+        if parts[0] != "personal":
+            return
+        turn.cursors[item.endpoint] = item.entry_id
+        request_id, client_id = item.error.body.get("request_id"), item.error.body.get("client_id")
+        if not isinstance(request_id, str) or not isinstance(client_id, str) or not is_name(client_id):
+            return
+        self._answer(
+            client_id,
+            RequestResponseMessage(
+                request_id=request_id, accepted=False, code=item.error.reason, message=item.error.message
+            ),
+            turn,
+        )
+
+    # Scans
+
+    def _submit(self, request: ScanQueueMessage, user: str, turn: Turn) -> None:
+        refusal = check(request, self._catalogue.infos, self._registry, failed_plugins=self._catalogue.failed)
+        if refusal is not None:
+            self._refuse(request, refusal, turn)
+            return
+        assembled = assemble(self._catalogue.classes[request.scan_type], request, self._registry)
+        if isinstance(assembled, Rejected):
+            self._refuse(request, assembled, turn)
+            return
+        plan = assembled.plan
+        if request.dry_run:
+            self._answer(
+                request.client_id,
+                RequestResponseMessage(
+                    request_id=request.request_id,
+                    accepted=True,
+                    result={
+                        "num_points": plan.num_points,
+                        "estimated_s": plan.estimated_s,
+                        "motors": list(plan.motors),
+                        "shape": list(plan.shape),
+                        "monitored": plan.groups.monitored,
+                        "baseline": plan.groups.baseline,
+                    },
+                ),
+                turn,
+            )
+            return
+        item = q.Item(
+            request=request,
+            scan_id=self._service.new_id(),
+            user=user,
+            submitted=self._service.clock.now(),
+            is_scan=self._catalogue.infos[request.scan_type].is_scan,
+            num_points=plan.num_points,
+            estimated_s=plan.estimated_s,
+            motors=plan.motors,
+            owned=plan.owned,
+        )
+        self._assembled[item.scan_id] = assembled
+        turn.facts_are_fresh = True
+        self._apply(q.Submitted(request.queue, item), turn)
+        if self._state.find(item.scan_id) is None:
+            self._assembled.pop(item.scan_id, None)
+
+    def _start_item(self, start: q.Start, turn: Turn, resumed: Resumed | None = None) -> None:
+        item = start.item
+        assembled: Assembled | Rejected | None = self._assembled.get(item.scan_id)
+        if not turn.facts_are_fresh or not isinstance(assembled, Assembled):
+            assembled = self._assemble_again(item)
+        order: Order | None = None
+        if isinstance(assembled, Assembled):
+            try:
+                order = self._order(item)
+            except ParameterError as error:
+                assembled = Rejected(error.reason, error.message)
+        if isinstance(assembled, Rejected) or order is None:
+            refusal = assembled if isinstance(assembled, Rejected) else Rejected(ReasonCode.INTERNAL, "")
+            self._done(item, refusal.code, f"{item.label} could not begin: {refusal.message}", turn)
+            self._apply(q.Ended(item.scan_id), turn)
+            return
+        self._assembled[item.scan_id] = assembled
+        plan = assembled.plan
+        self._apply(q.Began(item.scan_id, plan.start, plan.num_points, plan.owned), turn)
+        worker = self._worker(start.queue)
+        turn.afterwards.append(lambda: worker.post(Run(order, assembled, resumed)))
+
+    def _assemble_again(self, item: q.Item) -> Assembled | Rejected:
+        """The world has moved on since the item was submitted: work it out from what is now."""
+        request = item.request
+        refusal = check(request, self._catalogue.infos, self._registry, failed_plugins=self._catalogue.failed)
+        if refusal is not None:
+            return refusal
+        self._refresh(devices_needed(self._catalogue.infos[request.scan_type], request))
+        kind = self._catalogue.classes[request.scan_type]
+        return assemble(kind, request, self._registry, item.start or None)
+
+    def _order(self, item: q.Item) -> Order:
+        request = item.request
+        number = item.scan_number or 0
+        folder = self._service.config.data_folder.absolute()
+        return Order(
+            request=request,
+            scan_id=item.scan_id,
+            number=number,
+            user=item.user,
+            account=self._account,
+            file=file_target(folder, self._account, number, request.file_suffix, request.file_directory)
+            if item.is_scan
+            else None,
+            code_hash=self._catalogue.code_hashes.get(request.scan_type, ""),
+            is_scan=item.is_scan,
+        )
+
+    def _worker(self, name: str) -> Worker:
+        worker = self._workers.get(name)
+        if worker is None:
+            worker = Worker(
+                self._broker, self._service.clock, name, self._servers, self._epochs, self._inbox.post
+            ).start()
+            self._workers[name] = worker
+        return worker
+
+    def _note_empty_queues(self) -> None:
+        now = self._service.clock.monotonic()
+        for name, queue in self._state.queues.items():
+            if queue.items or queue.locks or name == q.PRIMARY:
+                self._empty_since.pop(name, None)
+            else:
+                self._empty_since.setdefault(name, now)
+
+    # Facts about devices
+
+    def _look_up_facts(self, events: Iterable[Event], turn: Turn) -> None:
+        """Limits and positions for all requests of a turn, in one round trip."""
+        wanted: list[str] = []
+        requests = False
+        for event in events:
+            if not isinstance(event, Delivery) or not isinstance(event.message, ScanQueueMessage):
+                continue
+            requests = True
+            info = self._catalogue.infos.get(event.message.scan_type)
+            if info is not None:
+                # Names may stand anywhere in a call that is not checked yet.
+                texts = [*event.message.args, *event.message.kwargs.values()]
+                wanted += [text for text in texts if isinstance(text, str) and text in self._registry]
+        if requests:
+            self._refresh(list(dict.fromkeys(wanted)))
+            turn.facts_are_fresh = True
+
+    def _refresh(self, names: list[str]) -> None:
+        infos = [MessageEndpoints.device_info(name) for name in names]
+        readbacks = [MessageEndpoints.device_readback(name) for name in names]
+        try:
+            found = self._broker.get_many([MessageEndpoints.account, *infos, *readbacks])
+        except MessageError as error:
+            log.error("what is known of %s cannot be read: %s", ", ".join(names), error)
+            return
+        self._account = found[0].message.account if found[0] else ""
+        known = [item.message if item else None for item in found[1:]]
+        self._registry = self._registry.with_facts(
+            {n: m for n, m in zip(names, known, strict=False) if isinstance(m, DeviceInfoMessage)},
+            {n: m for n, m in zip(names, known[len(names) :], strict=True) if isinstance(m, DeviceMessage)},
+        )
+
+    def _load_session(self) -> None:
+        try:
+            found = self._broker.get(MessageEndpoints.device_session)
+        except MessageError as error:
+            log.error("the device session in Redis cannot be read: %s", error)
+            return
+        if found is not None:
+            self._put_in_force(found.message)
+
+    def _put_in_force(self, session: DeviceSessionMessage) -> None:
+        self._session = session
+        try:
+            self._registry = Registry.of_session(session)
+        except ValidationError as error:
+            log.error("the device session in Redis holds what is no device: %s", error)
+            self._registry = Registry()
+        self._learn_all()
+
+    def _learn_all(self) -> None:
+        """What the device servers say of all devices. Asked after a change of the session or a device server's start."""
+        if len(self._registry):
+            self._refresh(list(self._registry))
+
+    def _take_server_info(self, info: DeviceServerInfoMessage) -> None:
+        if self._boots.get(info.server) != info.boot_id:
+            self._boots[info.server] = info.boot_id
+            self._learn_all()
+
+    def _start_epochs(self) -> None:
+        assert self._service.lease is not None
+        found = self._broker.get_many(
+            [MessageEndpoints.device_server_info(server) for server in self._servers]
+        )
+        highest = max((item.message.run_epoch for item in found if item is not None), default=0)
+        self._epochs = itertools.count(max(self._service.lease.epoch * _EPOCHS_PER_LIFE, highest) + 1)
+
+    # The device session
+
+    def _begin_change(self, request: DeviceConfigMessage, user: str, turn: Turn) -> None:
+        active = self._state.active
+        if self._change is not None:
+            self._refuse(
+                request,
+                Rejected(
+                    ReasonCode.WRONG_STATE,
+                    f"the device session is being changed by {self._change.user}; try again when that is done",
+                ),
+                turn,
+            )
+            return
+        if active:
+            running = ", ".join(item.label for item in active)
+            self._refuse(
+                request,
+                Rejected(
+                    ReasonCode.WRONG_STATE,
+                    f"the device session cannot change while {running} is running; wait for its end, or abort it",
+                ),
+                turn,
+            )
+            return
+        change = s.plan_change(
+            request, self._session, self._servers, user=user, now=self._service.clock.now()
+        )
+        if isinstance(change, Rejected):
+            self._refuse(request, change, turn)
+            return
+        for server in change.prepare:
+            replies = MessageEndpoints.device_instructions_response(server)
+            self._inbox.follow(replies, self._broker.last_id(replies))
+        self._apply(q.Configuring(user or "a client"), turn)
+        self._move_change(change, turn, entered=True)
+
+    def _take_session_reply(self, reply: DeviceInstructionResponse, turn: Turn) -> None:
+        if self._change is None or reply.instruction_id not in self._change_ids:
+            return
+        server = self._change_ids.pop(reply.instruction_id)
+        before = self._change
+        changed = s.take_reply(before, server, reply)
+        self._move_change(changed, turn, entered=changed.stage is not before.stage)
+
+    def _move_change(self, change: s.Change, turn: Turn, *, entered: bool = True) -> None:
+        self._change = change
+        if not entered:
+            return
+        self._change_ids = {}
+        for server, action in s.actions(change).items():
+            instruction_id = self._service.new_id()
+            self._change_ids[instruction_id] = server
+            turn.batch.append(
+                MessageEndpoints.device_instructions(server),
+                DeviceInstructionMessage(
+                    instruction_id=instruction_id, run_epoch=next(self._epochs), action=action
+                ),
+            )
+        self._change_due = self._service.clock.monotonic() + change.patience_s
+        if not change.prepare and change.stage is s.Stage.PREPARING:
+            change = replace(change, stage=s.Stage.DONE)
+        if change.stage is s.Stage.DONE:
+            turn.batch.put(MessageEndpoints.device_session, change.session)
+            turn.batch.append(MessageEndpoints.device_session_history, change.session)
+            self._put_in_force(change.session)
+            self._answer(
+                change.client_id,
+                RequestResponseMessage(request_id=change.request_id, accepted=True, result=change.result),
+                turn,
+            )
+        elif change.stage is s.Stage.REFUSED:
+            self._answer(
+                change.client_id,
+                RequestResponseMessage(
+                    request_id=change.request_id, accepted=False, code=change.code, message=change.problem
+                ),
+                turn,
+            )
+        else:
+            return
+        self._change = None
+        self._change_ids = {}
+        replies = [MessageEndpoints.device_instructions_response(server) for server in change.prepare]
+        turn.afterwards.append(lambda: self._inbox.forget(*replies))
+        self._apply(q.Configuring(""), turn)
+
+    # After a restart
+
+    def _restore(self, turn: Turn) -> None:
+        """Go on where an earlier life stopped."""
+        raw: dict[str, Any] = {}
+        try:
+            found = self._broker.get(MessageEndpoints.queue_state)
+            raw = found.message.state if found else {}
+            state = q.from_plain(raw) if raw else q.State()
+        except (MessageError, ValidationError, KeyError, TypeError, ValueError) as error:
+            log.error("the queues' state in Redis cannot be read, all queues are empty: %s", error)
+            state, raw = q.State(), {}
+        highest = max(
+            state.last_number,
+            highest_number_in_redis(self._broker),
+            highest_number_in_files(self._service.config.data_folder),
+        )
+        self._revision = int(raw.get("revision", 0))
+        self._state = replace(state, last_number=highest)
+        change = raw.get("change")
+        if change:
+            self._answer(
+                change[1],
+                RequestResponseMessage(
+                    request_id=change[0],
+                    accepted=False,
+                    code=ReasonCode.SERVICE_DOWN,
+                    message="the scan server was restarted while the device session was being changed; the session is as "
+                    "it was before, so load it again",
+                ),
+                turn,
+            )
+        for name, queue in list(self._state.queues.items()):
+            if queue.active is not None:
+                self._take_up(name, queue.active, turn)
+        # What was pending may start, if nothing stands before it.
+        self._apply(q.Configuring(""), turn)
+
+    def _take_up(self, name: str, item: q.Item, turn: Turn) -> None:
+        """An item that was running: it is over, or goes on, or is ended, as `recovery:` says."""
+        traces = traces_of(self._broker, item.scan_id, item.request.client_id, is_scan=item.is_scan)
+        if traces.over:
+            self._apply(q.Ended(item.scan_id), turn)
+            return
+        policy = self._service.config.recovery
+        code_hash = self._catalogue.code_hashes.get(item.request.scan_type, "")
+        is_changed = traces.intent is not None and traces.intent.code_hash != code_hash
+        paused = item.status is ItemState.PAUSED or (item.is_scan and (policy == "pause" or is_changed))
+        log.warning("%s was running when the scan server ended; taking it up", item.label)
+        if paused and item.status is ItemState.RUNNING:
+            why = (
+                "the code of the scan has changed"
+                if is_changed
+                else "the scan server was restarted, and `recovery: pause` is configured"
+            )
+            queue = self._state.queues[name]
+            self._state = replace(
+                self._state,
+                queues={
+                    **self._state.queues,
+                    name: replace(
+                        queue,
+                        status=QueueState.PAUSED,
+                        message=f"{item.label} is paused, because {why}; continue or abort it",
+                        items=(replace(item, status=ItemState.PAUSED), *queue.items[1:]),
+                    ),
+                },
+            )
+        resumed = replace(traces.resumed, paused=paused)
+        self._start_item(q.Start(name, item), turn, resumed if item.is_scan else None)
+        if self._state.find(item.scan_id) is None:
+            self._close(item, traces.intent, turn)
+            return
+        ending = item.stopping or ("abort" if policy == "abort" and item.is_scan else "")
+        worker = self._workers.get(name)
+        if ending and worker is not None:
+            action = QueueAction.ABORT if ending == QueueAction.RESTART else QueueAction(ending)
+            message = (
+                f"{item.label} was ended by a user"
+                if item.stopping
+                else f"{item.label} was aborted, because the scan server was restarted and `recovery: abort` is configured"
+            )
+            command = Command(item.scan_id, action, message)
+            turn.afterwards.append(lambda: worker.post(command))
+
+    def _close(self, item: q.Item, intent: ScanStatusMessage | None, turn: Turn) -> None:
+        """A scan that cannot be taken up again ends here, and truthfully."""
+        turn.batch.append(
+            MessageEndpoints.device_control,
+            DeviceControlMessage(kind=ControlKind.STOP, run_epoch=next(self._epochs), scan_id=item.scan_id),
+        )
+        if intent is None:
+            return
+        counted = count_committed(self._broker, item.scan_id, self._servers)
+        now = self._service.clock.now()
+        message = f"{item.label} could not be taken up after a restart of the scan server"
+        turn.batch.append(
+            MessageEndpoints.scan_status,
+            intent.model_copy(
+                update={
+                    "status": ScanState.ABORTED,
+                    "reason": "alarm",
+                    "message": message,
+                    "error": ErrorInfo(error_message=message, code=ReasonCode.ABORTED),
+                    "num_readouts": min(counted.points.values(), default=0),
+                    "ended": now,
+                    "timestamp": now,
+                }
+            ),
+        )
+
+    def _last_stop(self) -> str:
+        """Stops that were given before this start have had their effect on the devices; they are not obeyed again."""
+        known = self._cursors.get(MessageEndpoints.device_stop.key)
+        return known or self._broker.last_id(MessageEndpoints.device_stop)

@@ -1,0 +1,157 @@
+"""What is on record? What an earlier life of the scan server left, and how far a scan's points are committed.
+
+Reads the streams and the data folder, and writes nothing; what follows is decided by the app and the workers.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bec_lib.broker import Broker, Delivery, Malformed
+from bec_lib.endpoints import MessageEndpoints
+from bec_lib.errors import MessageError
+from bec_lib.file_paths import ACCOUNT, numbers_in
+from bec_lib.messages import (
+    ReadingsMessage,
+    RequestDoneMessage,
+    RequestResponseMessage,
+    ScanJournalMessage,
+    ScanSchemaMessage,
+    ScanStatusMessage,
+)
+from scan_server.run import Counted, Resumed
+
+log = logging.getLogger(__name__)
+
+_THOUSAND = re.compile(r"S\d{5,}-\d{5,}")
+# Scans that began before these many changes of state are over.
+_STATUS_ENTRIES = 500
+_NEWEST = 64
+
+
+@dataclass(frozen=True)
+class Traces:
+    """What is found of an item that was running. over: its end is on record. intent: its `open`."""
+
+    over: bool = False
+    intent: ScanStatusMessage | None = None
+    resumed: Resumed = field(default_factory=Resumed)
+
+
+def traces_of(broker: Broker, scan_id: str, client_id: str, *, is_scan: bool) -> Traces:
+    """Look an item up in the streams."""
+    if not is_scan:
+        replies = broker.entries(MessageEndpoints.request_response(client_id))
+        over = any(
+            isinstance(item, Delivery)
+            and isinstance(item.message, RequestDoneMessage)
+            and item.message.scan_id == scan_id
+            for item in replies
+        )
+        return Traces(over=over, resumed=Resumed(opened=True))
+    intent: ScanStatusMessage | None = None
+    for item in broker.entries(MessageEndpoints.scan_status, count=_STATUS_ENTRIES, newest=True):
+        if not isinstance(item, Delivery) or item.message.scan_id != scan_id:
+            continue
+        if item.message.status.is_terminal:
+            return Traces(over=True, intent=intent)
+        intent = intent or item.message
+    schemas = [
+        item.message
+        for item in broker.entries(MessageEndpoints.scan_schema(scan_id))
+        if isinstance(item, Delivery) and isinstance(item.message, ScanSchemaMessage)
+    ]
+    journal = {
+        item.message.step: item.message.result
+        for item in broker.entries(MessageEndpoints.scan_journal(scan_id))
+        if isinstance(item, Delivery) and isinstance(item.message, ScanJournalMessage)
+    }
+    return Traces(
+        intent=intent,
+        resumed=Resumed(
+            opened=intent is not None,
+            started=intent.started if intent else 0.0,
+            schema=schemas[-1] if schemas else None,
+            journal=journal,
+        ),
+    )
+
+
+def count_committed(broker: Broker, scan_id: str, readers: Sequence[str]) -> Counted:
+    """How many points of each of these device servers are in a scan's readings, and whose baseline is.
+
+    Looks at the newest entries, at all only if those do not tell.
+    """
+    readings = MessageEndpoints.scan_readings(scan_id)
+    oldest = broker.entries(readings, count=4 * len(readers))
+    newest = broker.entries(readings, count=_NEWEST, newest=True)
+    points = _points(newest)
+    if len(newest) == _NEWEST and not set(readers) <= set(points):
+        points = _points(broker.entries(readings))
+    baseline = {message.server for message in _readings([*oldest, *newest], "baseline")}
+    return Counted(points, frozenset(baseline))
+
+
+def _readings(items: Sequence[Delivery | Malformed], group: str) -> list[ReadingsMessage]:
+    return [
+        item.message
+        for item in items
+        if isinstance(item, Delivery)
+        and isinstance(item.message, ReadingsMessage)
+        and item.message.group == group
+    ]
+
+
+def _points(items: Sequence[Delivery | Malformed]) -> dict[str, int]:
+    """Server -> number of its points, by its blocks."""
+    found: dict[str, int] = {}
+    for message in _readings(items, "monitored"):
+        found[message.server] = max(found.get(message.server, 0), message.first_index + message.count)
+    return found
+
+
+def answers_of(broker: Broker, client_id: str) -> list[RequestResponseMessage]:
+    """What a client was answered, oldest first."""
+    return [
+        item.message
+        for item in broker.entries(MessageEndpoints.request_response(client_id))
+        if isinstance(item, Delivery) and isinstance(item.message, RequestResponseMessage)
+    ]
+
+
+def highest_number_in_redis(broker: Broker) -> int:
+    """The last scan number given out; 0 if none was."""
+    try:
+        found = broker.get(MessageEndpoints.scan_number)
+    except MessageError as error:
+        log.error("the scan number in Redis cannot be read: %s", error)
+        return 0
+    return int(found.message.scan_number) if found else 0
+
+
+def highest_number_in_files(folder: Path) -> int:
+    """The highest number among the scan folders below the data folder, with or without a level for the account; 0 if
+    there is none, or the folder cannot be read.
+    """
+    parts = [part for part in folder.parts if ACCOUNT not in part] if ACCOUNT in str(folder) else folder.parts
+    base = Path(*parts)
+    highest = 0
+    for level in [base, *_folders(base)]:
+        thousands = sorted((f for f in _folders(level) if _THOUSAND.fullmatch(f.name)), reverse=True)
+        for thousand in thousands:
+            number = numbers_in(path.name for path in _folders(thousand))
+            if number:
+                highest = max(highest, number)
+                break
+    return highest
+
+
+def _folders(folder: Path) -> list[Path]:
+    try:
+        return [path for path in folder.iterdir() if path.is_dir()]
+    except OSError:
+        return []
