@@ -1,0 +1,524 @@
+"""The scan server as a whole, on fakeredis, with a fake device server that answers instructions.
+
+The fake does what the instructions say to numbers in a dict; it knows neither epochs beyond stops nor devices that fail,
+except one called `broken`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bec_lib.broker import Broker, Delivery
+from bec_lib.endpoints import Endpoint, MessageEndpoints
+from bec_lib.errors import ReasonCode
+from bec_lib.messages import (
+    ClientHelloMessage,
+    ConfigAction,
+    ControlKind,
+    DeviceConfigMessage,
+    DeviceControlMessage,
+    DeviceInfoMessage,
+    DeviceInstructionResponse,
+    DeviceMessage,
+    DeviceSessionMessage,
+    ErrorInfo,
+    InstructionStatus,
+    MoveDevices,
+    PrepareSession,
+    QueueAction,
+    ReadBaseline,
+    ReadingsMessage,
+    RequestDoneMessage,
+    RunPoints,
+    ScanNumberMessage,
+    ScanQueueMessage,
+    ScanQueueModificationMessage,
+    ScanState,
+    StageDevices,
+)
+from bec_lib.service import Service, ServiceConfig
+from bec_lib.testing import fake_broker, fake_server
+from scan_server.app import ScanServer
+
+WAIT_S = 10.0
+
+
+def raw(priority: str, **more: Any) -> dict[str, Any]:
+    return {"deviceClass": "a.B", "enabled": True, "readoutPriority": priority, **more}
+
+
+DEVICES = {
+    "samx": raw("baseline"),
+    "samy": raw("baseline"),
+    "broken": raw("baseline"),
+    "off": raw("baseline", enabled=False),
+    "ro": raw("baseline", readOnly=True),
+    "bpm4i": raw("monitored"),
+}
+
+
+class FakeDeviceServer(threading.Thread):
+    """Answers instructions in order. hold: points wait until it is set, which is how a test stops time."""
+
+    def __init__(self, broker: Broker, boot_id: str = "boot-1"):
+        super().__init__(daemon=True)
+        self.broker = broker
+        self.boot_id = boot_id
+        self.positions = {"samx": 0.5, "samy": 0.0, "broken": 0.0}
+        self.seen: list[str] = []
+        self.stopped: dict[str, int] = {}
+        self.go = threading.Event()
+        self.go.set()
+        self.at_points = threading.Event()
+        self.ending = False
+        self.replies = MessageEndpoints.device_instructions_response("main")
+
+    def run(self) -> None:
+        cursors = {MessageEndpoints.device_instructions("main"): "0", MessageEndpoints.device_control: "0"}
+        while not self.ending:
+            for item in self.broker.read(cursors, block_s=0.05):
+                assert isinstance(item, Delivery)
+                cursors[item.endpoint] = item.entry_id
+                if isinstance(item.message, DeviceControlMessage):
+                    self.control(item.message)
+                else:
+                    self.instruction(item.message, cursors)
+
+    def control(self, message: DeviceControlMessage) -> None:
+        self.seen.append(message.kind.value)
+        if message.kind is ControlKind.STOP and message.scan_id:
+            self.stopped[message.scan_id] = max(self.stopped.get(message.scan_id, 0), message.run_epoch)
+
+    def instruction(self, message: Any, cursors: dict[Endpoint, str]) -> None:
+        action = message.action
+        if isinstance(action, RunPoints):
+            self.at_points.set()
+            while not self.go.wait(0.01) and not self.ending:
+                for item in self.broker.read(
+                    {MessageEndpoints.device_control: cursors[MessageEndpoints.device_control]}
+                ):
+                    cursors[MessageEndpoints.device_control] = item.entry_id
+                    self.control(item.message)  # type: ignore[union-attr]
+                if message.run_epoch <= self.stopped.get(message.scan_id, -1):
+                    break
+        self.seen.append(action.kind)
+        if message.run_epoch <= self.stopped.get(message.scan_id, -1):
+            self.reply(message, InstructionStatus.STOPPED)
+        elif isinstance(action, (RunPoints, MoveDevices)) and "broken" in self.targets(action):
+            error = ErrorInfo(
+                error_message="broken does not move", code=ReasonCode.DEVICE_FAILED, device="broken"
+            )
+            self.reply(message, InstructionStatus.ERROR, error=error)
+        else:
+            self.reply(message, InstructionStatus.COMPLETED, result=self.do(message))
+
+    def targets(self, action: RunPoints | MoveDevices) -> dict[str, Any]:
+        return action.positions if isinstance(action, RunPoints) else action.targets
+
+    def do(self, message: Any) -> Any:
+        match message.action:
+            case StageDevices(monitored=monitored, baseline=baseline):
+                return {
+                    "devices": [
+                        {"name": name, "signals": [{"signal": name, "unit": "mm"}]}
+                        for name in [*monitored, *baseline]
+                    ]
+                }
+            case ReadBaseline():
+                self.readings(message.scan_id, "baseline", 0, 1, [[1.0]])
+            case RunPoints() as points:
+                columns = [*points.positions.values(), [7.0] * points.count]
+                for name, targets in points.positions.items():
+                    self.positions[name] = targets[-1]
+                self.readings(message.scan_id, "monitored", points.first_index, points.count, columns)
+            case MoveDevices(targets=targets):
+                self.positions.update(targets)
+                for name in targets:
+                    self.tell_position(name)
+            case PrepareSession(devices=devices):
+                failed = {name: "it does not answer" for name in devices if name == "broken"}
+                return {"ready": [name for name in devices if name not in failed], "failed": failed}
+        return None
+
+    def readings(self, scan_id: str, group: str, first: int, count: int, columns: list[Any]) -> None:
+        self.broker.append(
+            MessageEndpoints.scan_readings(scan_id),
+            ReadingsMessage(
+                scan_id=scan_id,
+                group=group,
+                first_index=first,
+                count=count,
+                values=columns,
+                device_times=columns,
+                server_times=[0.0] * count,
+            ),
+        )
+
+    def tell_position(self, name: str) -> None:
+        signals = {name: {"value": self.positions[name], "timestamp": 0.0}}
+        self.broker.put(MessageEndpoints.device_readback(name), DeviceMessage(signals=signals))
+
+    def reply(self, message: Any, status: InstructionStatus, **more: Any) -> None:
+        self.broker.append(
+            self.replies,
+            DeviceInstructionResponse(
+                instruction_id=message.instruction_id,
+                scan_id=message.scan_id,
+                status=status,
+                boot_id=self.boot_id,
+                **more,
+            ),
+        )
+
+
+class Beamline:
+    """A scan server in a thread, a fake device server, and a client."""
+
+    def __init__(self, folder: Path):
+        self.redis = fake_server()
+        self.config = ServiceConfig(data_path=folder / "data", state_path=folder)
+        self.client = fake_broker(self.redis, service="client", instance="c1", user="ada")
+        self.count = 0
+        session = DeviceSessionMessage(version=1, devices=DEVICES, failed={"broken": ""}, hash="h")
+        self.client.put(MessageEndpoints.device_session, session)
+        self.devices = FakeDeviceServer(fake_broker(self.redis))
+        for name in DEVICES:
+            limits = [-10.0, 10.0] if name.startswith("sam") else None
+            info = DeviceInfoMessage(name=name, limits=limits, unit="mm", hints=[name])
+            self.client.put(MessageEndpoints.device_info(name), info)
+            if name in self.devices.positions:
+                self.devices.tell_position(name)
+        self.client.append(MessageEndpoints.client_hello, ClientHelloMessage(user="ada", client_id="c1"))
+        self.devices.start()
+        self.start_server()
+
+    def start_server(self) -> None:
+        broker = fake_broker(self.redis, service="scan_server", instance=f"s{self.count}")
+        self.service = Service("scan_server", self.config, broker)
+        self.app = ScanServer(self.service)
+        self.thread = threading.Thread(target=self.service.loop, args=(self.app,), daemon=True)
+        self.thread.start()
+
+    def stop_server(self) -> None:
+        self.service.request_stop()
+        self.service.inbox.post(None)  # type: ignore[attr-defined]
+        self.thread.join(WAIT_S)
+        assert not self.thread.is_alive()
+        self.service.close()
+
+    def close(self) -> None:
+        self.devices.ending = True
+        self.devices.go.set()
+        self.stop_server()
+        self.devices.join(WAIT_S)
+
+    # The client
+
+    def send(self, message: Any) -> str:
+        self.client.append(MessageEndpoints.scan_queue_request("ada"), message)
+        return str(message.request_id)
+
+    def next_request(self) -> str:
+        self.count += 1
+        return f"r{self.count}"
+
+    def submit(
+        self, scan: str, *args: Any, queue: str = "primary", metadata: Any = None, **kwargs: Any
+    ) -> str:
+        return self.send(
+            ScanQueueMessage(
+                request_id=self.next_request(),
+                client_id="c1",
+                scan_type=scan,
+                args=list(args),
+                kwargs=kwargs,
+                queue=queue,
+                metadata=metadata or {},
+            )
+        )
+
+    def command(self, action: QueueAction, **more: Any) -> Any:
+        request = ScanQueueModificationMessage(
+            request_id=self.next_request(), client_id="c1", action=action, **more
+        )
+        return self.answer(self.send(request))
+
+    def replies(self, request_id: str, kind: str, count: int = 1) -> list[Any]:
+        stream = MessageEndpoints.request_response("c1")
+        found: list[Any] = []
+        cursor = "0"
+        deadline = self.client.clock.monotonic() + WAIT_S
+        while len(found) < count:
+            assert self.client.clock.monotonic() < deadline, f"no {kind} for {request_id}"
+            for item in self.client.read({stream: cursor}, block_s=1.0):
+                assert isinstance(item, Delivery)
+                cursor = item.entry_id
+                if item.message.request_id == request_id and item.message.msg_type == kind:
+                    found.append(item.message)
+        return found
+
+    def answer(self, request_id: str) -> Any:
+        return self.replies(request_id, "request_response")[0]
+
+    def done(self, request_id: str) -> RequestDoneMessage:
+        message: RequestDoneMessage = self.replies(request_id, "request_done")[0]
+        return message
+
+    def statuses(self, scan_id: str) -> list[Any]:
+        return [
+            item.message
+            for item in self.client.entries(MessageEndpoints.scan_status)
+            if isinstance(item, Delivery) and item.message.scan_id == scan_id
+        ]
+
+    def points(self, scan_id: str) -> list[int]:
+        """The indices of the points that were committed, in order."""
+        found: list[int] = []
+        for item in self.client.entries(MessageEndpoints.scan_readings(scan_id)):
+            assert isinstance(item, Delivery)
+            message = item.message
+            if message.group == "monitored":
+                found += range(message.first_index, message.first_index + message.count)
+        return found
+
+
+@pytest.fixture
+def beamline(tmp_path: Path) -> Iterator[Beamline]:
+    made = Beamline(tmp_path)
+    yield made
+    made.close()
+
+
+def test_a_line_scan_goes_from_request_to_closed(beamline: Beamline) -> None:
+    request = beamline.submit("line_scan", "samx", -1, 1, steps=150, exp_time=0.1, metadata={"sample": "Si"})
+    answer = beamline.answer(request)
+    assert answer.accepted and answer.scan_id
+    assert beamline.done(request).success
+    opened, closed = beamline.statuses(answer.scan_id)
+    assert (opened.status, closed.status) == (ScanState.OPEN, ScanState.CLOSED)
+    assert opened.scan_number == 1 and opened.user == "ada" and opened.user_metadata == {"sample": "Si"}
+    assert opened.readout.monitored == ["samx", "bpm4i"]
+    assert opened.readout.baseline == ["samy", "ro", "broken"] or set(opened.readout.baseline) == {
+        "samy",
+        "ro",
+        "broken",
+    }
+    assert opened.file.stem.endswith("S00000-00999/S00001/S00001")
+    assert closed.num_readouts == 150
+    assert beamline.points(answer.scan_id) == list(range(150))
+    schema = beamline.client.entries(MessageEndpoints.scan_schema(answer.scan_id))
+    assert [s.device for s in schema[0].message.signals] == ["samx", "bpm4i"]  # type: ignore[union-attr]
+    positions = beamline.client.get(MessageEndpoints.scan_positions(answer.scan_id))
+    assert positions is not None and positions.message.positions.shape == (150, 1)
+    assert beamline.devices.seen == [
+        "stage", "pre_scan", "baseline", "points", "points", "points", "complete", "unstage",
+    ]  # fmt: skip
+
+
+def test_mv_is_one_instruction_and_a_relative_one_starts_where_the_motor_is(beamline: Beamline) -> None:
+    assert beamline.done(beamline.submit("mv", "samx", 2)).success
+    assert beamline.done(beamline.submit("umv", "samx", 0.25, relative=True)).success
+    assert beamline.devices.positions["samx"] == 2.25
+    assert beamline.devices.seen == ["move", "move"]
+
+
+def test_a_relative_scan_goes_back(beamline: Beamline) -> None:
+    request = beamline.submit("line_scan", "samx", -1, 1, steps=3, relative=True)
+    assert beamline.done(request).success
+    assert beamline.devices.positions["samx"] == 0.5
+    positions = beamline.client.get(MessageEndpoints.scan_positions(beamline.answer(request).scan_id))
+    assert positions is not None and positions.message.positions[:, 0].tolist() == [-0.5, 0.5, 1.5]
+
+
+@pytest.mark.parametrize(
+    ("scan", "args", "kwargs", "code", "text"),
+    [
+        ("line_scna", ("samx", 0, 1), {"steps": 3}, ReasonCode.UNKNOWN_SCAN, "Did you mean line_scan"),
+        ("line_scan", ("samx", 0), {"steps": 3}, ReasonCode.INVALID_ARGUMENT, "groups of 3"),
+        ("line_scan", ("smax", 0, 1), {"steps": 3}, ReasonCode.UNKNOWN_DEVICE, "Did you mean samx"),
+        ("line_scan", ("off", 0, 1), {"steps": 3}, ReasonCode.DEVICE_DISABLED, "off is disabled"),
+        ("mv", ("ro", 1), {}, ReasonCode.NOT_ALLOWED, "ro is read-only"),
+        ("line_scan", ("samx", 0, 11), {"steps": 12}, ReasonCode.LIMIT, "11 mm (point 11)"),
+        ("mv", ("samx", 11, "samy", -12), {}, ReasonCode.LIMIT, "samy cannot move to -12 mm"),
+        (
+            "line_scan",
+            ("samx", 0, 1),
+            {"steps": 10_000_000},
+            ReasonCode.INVALID_ARGUMENT,
+            "10,000,000 points",
+        ),
+    ],
+)
+def test_what_cannot_run_is_refused_in_words(
+    beamline: Beamline, scan: str, args: Any, kwargs: Any, code: ReasonCode, text: str
+) -> None:
+    answer = beamline.answer(beamline.submit(scan, *args, **kwargs))
+    assert not answer.accepted
+    assert answer.code == code
+    assert text in answer.message
+    assert beamline.devices.seen == []
+
+
+def test_a_repeated_request_gets_the_first_answer_and_runs_once(beamline: Beamline) -> None:
+    message = ScanQueueMessage(request_id="same", client_id="c1", scan_type="acquire")
+    beamline.send(message)
+    assert beamline.done("same").success
+    beamline.send(message)
+    first, second = beamline.replies("same", "request_response", count=2)
+    assert first == second
+    assert beamline.devices.seen.count("stage") == 1
+
+
+def test_a_malformed_request_is_answered_and_the_service_lives_on(beamline: Beamline) -> None:
+    stream = MessageEndpoints.scan_queue_request("ada")
+    good = ScanQueueMessage(request_id="bad", client_id="c1", scan_type="acquire")
+    bad = good.model_copy(update={"args": 7})
+    beamline.client.append(stream, bad)
+    answer = beamline.answer("bad")
+    assert answer.code == ReasonCode.MALFORMED and "args" in answer.message
+    beamline.client.redis.xadd(beamline.client.key(stream), {"d": b"\x00rubbish"})
+    beamline.client.redis.xadd(beamline.client.key(stream), {"other": b"1"})
+    assert beamline.done(beamline.submit("acquire")).success
+
+
+def test_a_device_that_fails_ends_its_scan_with_its_words_and_no_other(beamline: Beamline) -> None:
+    first = beamline.submit("line_scan", "broken", 0, 1, steps=3)
+    second = beamline.submit("acquire")
+    done = beamline.done(first)
+    assert not done.success and done.error is not None
+    assert done.error.error_message == "broken does not move"
+    assert beamline.done(second).success
+    last = beamline.statuses(beamline.answer(first).scan_id)[-1]
+    assert (last.status, last.reason, last.num_readouts) == (ScanState.ABORTED, "alarm", 0)
+
+
+def test_abort_in_the_middle(beamline: Beamline) -> None:
+    beamline.devices.go.clear()
+    request = beamline.submit("line_scan", "samx", 0, 1, steps=100, relative=True)
+    waiting = beamline.submit("acquire")
+    assert beamline.devices.at_points.wait(WAIT_S)
+    assert beamline.command(QueueAction.ABORT).accepted
+    done = beamline.done(request)
+    assert not done.success and done.error is not None and done.error.code == ReasonCode.ABORTED
+    assert "aborted by ada" in done.error.error_message
+    beamline.devices.go.set()
+    last = beamline.statuses(beamline.answer(request).scan_id)[-1]
+    assert (last.status, last.reason) == (ScanState.ABORTED, "user")
+    assert beamline.devices.positions["samx"] == 0.5
+    assert beamline.command(QueueAction.CONTINUE).accepted
+    assert beamline.done(waiting).success
+
+
+def test_pause_and_continue(beamline: Beamline) -> None:
+    beamline.devices.go.clear()
+    request = beamline.submit("line_scan", "samx", 0, 1, steps=10)
+    assert beamline.devices.at_points.wait(WAIT_S)
+    assert beamline.command(QueueAction.PAUSE).accepted
+    refused = beamline.command(QueueAction.PAUSE)
+    assert not refused.accepted and "is paused already" in refused.message
+    assert beamline.command(QueueAction.CONTINUE).accepted
+    beamline.devices.go.set()
+    assert beamline.done(request).success
+    states = [status.status for status in beamline.statuses(beamline.answer(request).scan_id)]
+    assert states == [ScanState.OPEN, ScanState.PAUSED, ScanState.OPEN, ScanState.CLOSED]
+
+
+def test_commands_that_make_no_sense_are_answered(beamline: Beamline) -> None:
+    assert "nothing runs" in beamline.command(QueueAction.ABORT).message
+    assert "not paused" in beamline.command(QueueAction.CONTINUE).message
+    answer = beamline.command(QueueAction.PAUSE, queue="primray")
+    assert answer.code == ReasonCode.UNKNOWN_QUEUE and "Did you mean primary" in answer.message
+    assert beamline.command(QueueAction.ABORT, scan_id="nope").code == ReasonCode.NOT_FOUND
+
+
+def test_a_scan_goes_on_where_it_was_when_the_scan_server_is_started_again(beamline: Beamline) -> None:
+    beamline.devices.go.clear()
+    request = beamline.submit("line_scan", "samx", -1, 1, steps=500, relative=True)
+    pending = beamline.submit("acquire")
+    assert beamline.devices.at_points.wait(WAIT_S)
+    scan_id = beamline.answer(request).scan_id
+    beamline.answer(pending)
+    beamline.stop_server()
+    beamline.start_server()
+    beamline.devices.go.set()
+    assert beamline.done(request).success
+    assert beamline.points(scan_id) == list(range(500))
+    states = [status.status for status in beamline.statuses(scan_id)]
+    assert states == [ScanState.OPEN, ScanState.CLOSED]
+    assert beamline.devices.positions["samx"] == 0.5
+    assert beamline.done(pending).success
+    numbers = {status.scan_number for status in beamline.statuses(beamline.answer(pending).scan_id)}
+    assert numbers == {2}
+
+
+def test_numbers_go_on_behind_the_files(tmp_path: Path) -> None:
+    (tmp_path / "data" / "p1" / "S01000-01999" / "S01234").mkdir(parents=True)
+    (tmp_path / "data" / "S00000-00999" / "S00007").mkdir(parents=True)
+    beamline = Beamline(tmp_path)
+    try:
+        request = beamline.submit("acquire")
+        assert beamline.done(request).success
+        assert beamline.statuses(beamline.answer(request).scan_id)[0].scan_number == 1235
+        number = beamline.client.get(MessageEndpoints.scan_number)
+        assert number is not None and number.message == ScanNumberMessage(scan_number=1235)
+    finally:
+        beamline.close()
+
+
+def test_queues_run_side_by_side_unless_they_want_the_same_device(beamline: Beamline) -> None:
+    beamline.devices.go.clear()
+    first = beamline.submit("line_scan", "samx", 0, 1, steps=2)
+    assert beamline.devices.at_points.wait(WAIT_S)
+    blocked = beamline.submit("line_scan", "samy", 0, 1, steps=2, queue="second")
+    free = beamline.submit("mv", "samy", 3, queue="third")
+    beamline.devices.go.set()
+    for request in (first, blocked, free):
+        assert beamline.done(request).success
+    waited = [
+        item.waiting_for
+        for event in beamline.client.entries(MessageEndpoints.queue_events)
+        for item in event.message.queues.get("second", event.message.queues["primary"]).items  # type: ignore[union-attr]
+    ]
+    assert "bpm4i is in use by scan 1 (line_scan) in the queue primary" in waited
+
+
+def configure(beamline: Beamline, action: ConfigAction, devices: dict[str, Any]) -> Any:
+    request = DeviceConfigMessage(
+        request_id=beamline.next_request(), client_id="c1", action=action, devices=devices
+    )
+    return beamline.answer(beamline.send(request))
+
+
+def test_a_new_session_names_the_devices_that_failed_and_keeps_the_others(beamline: Beamline) -> None:
+    answer = configure(beamline, ConfigAction.SET, {"a": raw("monitored"), "broken": raw("baseline")})
+    assert answer.accepted
+    assert answer.result == {"version": 2, "loaded": ["a"], "failed": {"broken": "it does not answer"}}
+    session = beamline.client.get(MessageEndpoints.device_session)
+    assert session is not None and list(session.message.devices) == ["a", "broken"]
+    assert beamline.devices.seen == ["prepare_session", "commit_session"]
+    assert beamline.done(beamline.submit("acquire")).success
+
+
+def test_a_session_that_cannot_be_is_refused_whole(beamline: Beamline) -> None:
+    answer = configure(beamline, ConfigAction.UPDATE, {"nope": {"enabled": False}, "samx": {"enabeld": True}})
+    assert answer.code == ReasonCode.CONFIG and "nope" in answer.message
+    answer = configure(beamline, ConfigAction.ADD, {"a": {"deviceClass": "x.Y"}})
+    assert answer.code == ReasonCode.CONFIG and "readoutPriority" in answer.message
+    answer = configure(beamline, ConfigAction.ADD, {"a": raw("baseline", deviceServer="far")})
+    assert "'far'" in answer.message
+    assert beamline.devices.seen == []
+
+
+def test_the_session_stays_while_a_scan_runs(beamline: Beamline) -> None:
+    beamline.devices.go.clear()
+    request = beamline.submit("acquire")
+    assert beamline.devices.at_points.wait(WAIT_S)
+    answer = configure(beamline, ConfigAction.RESET, {})
+    assert answer.code == ReasonCode.WRONG_STATE and "scan 1 (acquire)" in answer.message
+    beamline.devices.go.set()
+    assert beamline.done(request).success
