@@ -287,7 +287,7 @@ def wm(
     from bec_client.tables import position_table, show
 
     with _client() as client:
-        rows = client.devices.positions(names or None)
+        rows = client.session.positions(names or None)
         _json(rows) if as_json else show(position_table(rows))
 
 
@@ -296,7 +296,7 @@ def wm(
 def stop(config: ConfigOption = None, debug: DebugOption = False, user: UserOption = None) -> None:
     """Stop all devices now, whatever moves them."""
     with _client(user) as client:
-        client.service_status.require(client.devices.server_roles(), "stop")
+        client.service_status.require(client.session.server_roles(), "stop")
         client.stop_devices()
         print("Told all device servers to stop their devices.")
 
@@ -532,11 +532,11 @@ def config_show(
 
     with _client() as client:
         if name is not None:
-            info = client.devices.fresh_info(name)
+            info = client.session.fresh_info(name)
             _json(info) if as_json else show(device_summary(info))
             return
-        infos = [client.devices.fresh_info(device) for device in client.devices.names()]
-        _json(infos) if as_json else show(device_table(infos, client.devices.session))
+        infos = [client.session.fresh_info(device) for device in client.session.names()]
+        _json(infos) if as_json else show(device_table(infos, client.session.message))
 
 
 @config_app.command("save")

@@ -33,6 +33,7 @@ from bec_client.report import ScanReport
 from bec_client.scan_item import ScanStorage
 from bec_client.scans import Scans
 from bec_client.services import ServiceStatus
+from bec_client.session import Session
 from bec_lib.broker import Broker, RedisSettings, Sender
 from bec_lib.clock import SystemClock
 from bec_lib.endpoints import MessageEndpoints as Endpoints
@@ -113,6 +114,7 @@ class BECClient:
         self.service_status = ServiceStatus(self.broker, self.service_config.device_servers)
         self.connection = Connection(self.broker, self.client_id, self.username, self.service_status)
         self.scan_storage = ScanStorage(self.broker)
+        self.session = Session(self)
         self.devices = DeviceContainer(self)
         self.device_manager = DeviceManager(self.devices)
         self.scans = Scans(self)
@@ -145,7 +147,7 @@ class BECClient:
         connection = self.connection
         connection.on_scan_status = self.scan_storage.on_status
         connection.on_file = self.scan_storage.on_file
-        connection.on_session = self.devices.on_session
+        connection.on_session = self.session.on_session
         connection.on_alarm = self._on_alarm
         connection.start()
         self.broker.append(

@@ -60,7 +60,7 @@ class Config:
         Raises ConfigError that lists everything that is wrong with the file; the session then stays as it is.
         """
         file, devices = self._read(path)
-        session = self._client.devices.session
+        session = self._client.session.message
         raw = {name: device.as_raw() for name, device in devices.items()}
         if session is not None and not force and not session.failed and self._same(session.devices, devices):
             change = SessionChange(session.version, list(raw), {}, str(file), unchanged=True)
@@ -77,7 +77,7 @@ class Config:
     def remove(self, *names: str) -> SessionChange:
         """Take devices out of the session."""
         for name in names:
-            self._client.devices.entry(name)
+            self._client.session.entry(name)
         return self._request(ConfigAction.REMOVE, {name: {} for name in names}, "")
 
     def update(self, fields: Mapping[str, Mapping[str, Any]]) -> SessionChange:
@@ -104,13 +104,13 @@ class Config:
         """Write the session as a device file that can be loaded again. Raises ConfigError if there is none."""
         from bec_lib.devices.config import dump_device_file, validate_devices
 
-        session = self._client.devices.session
+        session = self._client.session.message
         if session is None or not session.devices:
             raise ConfigError("there is no session to save: no devices are loaded")
         file = Path(path).expanduser()
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            dump_device_file(file, validate_devices(session.devices, "the session"))
+            dump_device_file(file, validate_devices(session.devices))
         except OSError as error:
             raise ConfigError(f"the session cannot be saved to {file}: {error.strerror or error}") from error
         return file
@@ -131,12 +131,12 @@ class Config:
         from bec_lib.devices.config import config_hash, validate_devices
 
         try:
-            return config_hash(validate_devices(running, "the session")) == config_hash(devices)
+            return config_hash(validate_devices(running)) == config_hash(devices)
         except ConfigError:
             return False
 
     def _save_recovery(self) -> None:
-        session = self._client.devices.session
+        session = self._client.session.message
         if session is None or not session.devices:
             return
         file = self._client.service_config.state_folder / "recovery" / f"session_{session.version}.yaml"
@@ -166,7 +166,7 @@ class Config:
         )
         client.connection.wait(ticket.answered, what, needed, LOAD_S, notice=True)
         answer: RequestResponseMessage = ticket.answer
-        client.devices.on_session(None)  # type: ignore[arg-type]
+        client.session.on_session(None)  # type: ignore[arg-type]
         if not answer.accepted:
             raise error_for(answer.code or ReasonCode.CONFIG, answer.message or f"{what} was refused")
         result = answer.result or {}

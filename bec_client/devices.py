@@ -7,24 +7,16 @@ up whenever they are asked for. Knows no ophyd.
 
 from __future__ import annotations
 
-import fnmatch
 import inspect
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from bec_client.connection import Ticket
-from bec_client.services import device_server_role
-from bec_lib.broker import Delivery
-from bec_lib.endpoints import MessageEndpoints as Endpoints
-from bec_lib.errors import BECError, DeadlineExceeded, DeviceError, UnknownDevice
+from bec_client.scans import plain_argument
+from bec_client.session import Entry, Session, Status, cached_reading, main_value, only_value
+from bec_lib.errors import DeviceError, UnknownDevice
 from bec_lib.messages import (
     DeviceInfoMessage,
-    DeviceRPCMessage,
-    DeviceRPCResponse,
-    DeviceSessionMessage,
     MethodInfo,
-    SignalInfo,
 )
 from bec_lib.scans.signature import did_you_mean
 
@@ -42,66 +34,6 @@ _CONFIG_FIELDS = {
 }
 
 
-class Status:
-    """A move or another call that takes its time. `wait()` returns when it is done, or raises why it was not."""
-
-    def __init__(self, client: BECClient, device: str, role: str, ticket: Ticket):
-        self._client = client
-        self._device = device
-        self._role = role
-        self._ticket = ticket
-        self._looked_at = False
-        ticket.on_answer = self._on_answer
-
-    @property
-    def done(self) -> bool:
-        """True when it has ended, well or not."""
-        return self._ticket.answered.is_set()
-
-    @property
-    def success(self) -> bool:
-        """True when it has ended well."""
-        self._looked_at = True
-        return self.done and self._ticket.answer.success
-
-    def wait(self, timeout: float | None = None, raise_on_failure: bool = True) -> Status:
-        """Wait for the end. timeout: seconds. Ctrl-C stops the device.
-
-        Raises what the device said, DeadlineExceeded at the timeout, ServiceDown if its device server is gone.
-        """
-        self._looked_at = True
-        try:
-            self._client.connection.wait(self._ticket.answered, self._ticket.what, [self._role], timeout)
-        except KeyboardInterrupt:
-            self.stop()
-            raise
-        if raise_on_failure:
-            _result(self._ticket.answer, self._ticket.what)
-        return self
-
-    def stop(self) -> None:
-        """Stop the device that it moves."""
-        self._client.connection.send(
-            self._client.connection.device_calls,
-            DeviceRPCMessage(
-                request_id=self._client.connection.new_id(),
-                client_id=self._client.client_id,
-                device=self._device,
-                func="stop",
-            ),
-        )
-
-    def _on_answer(self, answer: DeviceRPCResponse) -> None:
-        # By the reader thread: a failure that nobody waits for must not pass in silence.
-        if not answer.success and not self._looked_at:
-            text = answer.error.error_message if answer.error else "failed"
-            self._client.notify(f"{self._ticket.what}: {text}")
-
-    def __repr__(self) -> str:
-        state = "running" if not self.done else "done" if self._ticket.answer.success else "failed"
-        return f"<{self._ticket.what}: {state}>"
-
-
 class _Node:
     """Something below `dev` that can be called, read or written: a device, a signal or a component of one."""
 
@@ -109,7 +41,7 @@ class _Node:
     _name: str  # of the device
     _path: str  # below the device, "" for the device itself
 
-    def __init__(self, client: BECClient, name: str, path: str, entry: _Entry):
+    def __init__(self, client: BECClient, name: str, path: str, entry: Entry):
         object.__setattr__(self, "_client", client)
         object.__setattr__(self, "_name", name)
         object.__setattr__(self, "_path", path)
@@ -136,7 +68,7 @@ class _Node:
         filter_to_hints: only the hinted signals.
         """
         if cached:
-            found = _cached(self._client, self._name)
+            found = cached_reading(self._client, self._name)
             if self._path:
                 info = self._entry.signal(self._path)
                 found = {key: value for key, value in found.items() if info and key == info.obj_name}
@@ -150,19 +82,19 @@ class _Node:
     def get(self, cached: bool = False) -> Any:
         """The value. cached: as last published, without asking the device."""
         if cached:
-            return _only_value(self.read(cached=True), self.dotted_name)
+            return only_value(self.read(cached=True), self.dotted_name)
         return self._call("get")
 
     def set(self, value: Any, **kwargs: Any) -> Status:
         """Go to a value, and return at once; `.wait()` on what is returned."""
-        return self._begin("set", _plain(value), **kwargs)
+        return self._begin("set", plain_argument(value), **kwargs)
 
     def put(self, value: Any, wait: bool = False, **kwargs: Any) -> None:
         """Write a value. wait: until it is there."""
         if wait:
-            self._begin("set", _plain(value), **kwargs).wait()
+            self._begin("set", plain_argument(value), **kwargs).wait()
         else:
-            self._call("put", _plain(value), **kwargs)
+            self._call("put", plain_argument(value), **kwargs)
 
     def describe(self) -> dict[str, Any]:
         """Signal -> what it is: dtype, shape, units, source."""
@@ -172,18 +104,18 @@ class _Node:
 
     def _call(self, func: str, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
         path = f"{self._path}.{func}" if self._path else func
-        return self._client.devices.call(self._name, path, args, kwargs, timeout=timeout)
+        return self._client.session.call(self._name, path, args, kwargs, timeout=timeout)
 
     def _begin(self, func: str, *args: Any, **kwargs: Any) -> Status:
         path = f"{self._path}.{func}" if self._path else func
-        return self._client.devices.begin(self._name, path, args, kwargs)
+        return self._client.session.begin(self._name, path, args, kwargs)
 
     # Names below it
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
-        found = self._client.devices.below(self._name, f"{self._path}.{name}" if self._path else name)
+        found = _below(self._client, self._name, f"{self._path}.{name}" if self._path else name)
         if found is _NOTHING:
             known = [*self._entry.children(self._path), *_verbs(self)]
             raise AttributeError(f"{self.dotted_name} has no {name!r}.{did_you_mean(name, known)}")
@@ -202,7 +134,7 @@ class _Node:
         if method is not None and method.kind == "property":
             if not method.writable:
                 raise AttributeError(f"{self._name}.{path} can be read and not written")
-            self._client.devices.call(self._name, path, (_plain(value),), {}, kind="set")
+            self._client.session.call(self._name, path, (plain_argument(value),), {}, kind="set")
             return
         label = f"{self.dotted_name}.{name}"
         if self._entry.signal(path) is not None or self._entry.children(path):
@@ -245,7 +177,7 @@ class Device(_Node):
     @property
     def _info(self) -> DeviceInfoMessage:
         """As the device server says it now."""
-        return self._client.devices.fresh_info(self._name)
+        return self._client.session.fresh_info(self._name)
 
     # Verbs of whole devices
 
@@ -281,7 +213,7 @@ class Device(_Node):
     @property
     def position(self) -> Any:
         """Where it is (or its value, if it is no positioner), in `unit`."""
-        return _main_value(self.read(), self._entry.info)
+        return main_value(self.read(), self._entry.info)
 
     @property
     def wm(self) -> None:
@@ -322,7 +254,7 @@ class Device(_Node):
             raise DeviceError(
                 f"limits of {self._name} must be [low, high], not {list(value)!r}", device=self._name
             )
-        self._client.devices.call(self._name, "limits", (pair,), {}, kind="set")
+        self._client.session.call(self._name, "limits", (pair,), {}, kind="set")
 
     @property
     def low_limit(self) -> float | None:
@@ -352,7 +284,7 @@ class Device(_Node):
 
     def get_device_config(self) -> dict[str, Any]:
         """The arguments of its class, as in the device file."""
-        return dict(self._client.devices.config_of(self._name).get("deviceConfig") or {})
+        return dict(self._client.session.config_of(self._name).get("deviceConfig") or {})
 
     def set_device_config(self, values: Mapping[str, Any]) -> None:
         """Change entries of `deviceConfig` in the session."""
@@ -360,7 +292,7 @@ class Device(_Node):
 
     @property
     def user_parameter(self) -> dict[str, Any]:
-        return dict(self._client.devices.config_of(self._name).get("userParameter") or {})
+        return dict(self._client.session.config_of(self._name).get("userParameter") or {})
 
     def set_user_parameter(self, values: Mapping[str, Any]) -> None:
         """Replace the free beamline data of this device."""
@@ -372,7 +304,7 @@ class Device(_Node):
 
     @property
     def device_tags(self) -> set[str]:
-        return set(self._client.devices.config_of(self._name).get("deviceTags") or [])
+        return set(self._client.session.config_of(self._name).get("deviceTags") or [])
 
     def set_device_tags(self, tags: Iterable[str]) -> None:
         self._update({"deviceTags": sorted(set(tags))})
@@ -394,7 +326,7 @@ class Device(_Node):
 
 def _config_property(name: str, field: str) -> property:
     def read(self: Device) -> Any:
-        return self._client.devices.config_of(self._name).get(field)
+        return self._client.session.config_of(self._name).get(field)
 
     def write(self: Device, value: Any) -> None:
         self._update({field: value})
@@ -406,40 +338,20 @@ for _attribute, _field in _CONFIG_FIELDS.items():
     setattr(Device, _attribute, _config_property(_attribute, _field))
 
 
-class _Entry:
-    """What is known about one device of the session: its configuration, and what its server published."""
-
-    def __init__(self, config: dict[str, Any], info: DeviceInfoMessage | None):
-        self.config = config
-        self.info = info
-        self._signals = {signal.name: signal for signal in (info.signals if info else [])}
-        self._methods = {method.name: method for method in (info.methods if info else [])}
-
-    def signal(self, path: str) -> SignalInfo | None:
-        return self._signals.get(path)
-
-    def method(self, path: str) -> MethodInfo | None:
-        return self._methods.get(path)
-
-    def children(self, path: str) -> list[str]:
-        """Names of signals, components and methods directly below a path."""
-        start = f"{path}." if path else ""
-        names = [*self._signals, *self._methods]
-        return list(
-            dict.fromkeys(
-                n[len(start) :].split(".", 1)[0] for n in names if n.startswith(start) and n != path
-            )
-        )
-
-    def doc(self, path: str) -> str:
-        if not path:
-            text = self.info.doc if self.info else ""
-            return text or str(self.config.get("description", "")) or "A device of the session."
-        signal = self.signal(path)
-        return signal.doc if signal is not None else ""
-
-
 _NOTHING = object()
+
+
+def _below(client: BECClient, device: str, path: str) -> Any:
+    """A signal, component, method or property value below a device; `_NOTHING` if there is none."""
+    entry = client.session.entry(device)
+    method = entry.method(path)
+    if method is not None:
+        if method.kind == "property":
+            return client.session.call(device, path)
+        return _remote_method(client.session, device, path, method)
+    if entry.signal(path) is not None or entry.children(path):
+        return Signal(client, device, path, entry)
+    return _NOTHING
 
 
 class DeviceContainer:
@@ -447,173 +359,16 @@ class DeviceContainer:
 
     def __init__(self, client: BECClient):
         object.__setattr__(self, "_client", client)
-        object.__setattr__(self, "_mutex", threading.RLock())
-        object.__setattr__(self, "_session", None)
-        object.__setattr__(self, "_entries", {})
-        object.__setattr__(self, "_stale", True)
-
-    # The session
-
-    def on_session(self, message: DeviceSessionMessage) -> None:
-        """By the reader thread: the session has changed; it is loaded when it is next used."""
-        object.__setattr__(self, "_stale", True)
-
-    @property
-    def session(self) -> DeviceSessionMessage | None:
-        """The session in force; None if none was ever loaded."""
-        self._load()
-        return self._session
-
-    def _load(self) -> dict[str, _Entry]:
-        if not self._stale:
-            return self._entries
-        with self._mutex:
-            broker = self._client.broker
-            object.__setattr__(self, "_stale", False)
-            found = broker.get(Endpoints.device_session)
-            session: DeviceSessionMessage | None = found.message if found else None
-            names = list(session.devices) if session else []
-            infos = broker.get_many(Endpoints.device_info(name) for name in names)
-            entries = {
-                name: _Entry(session.devices[name], item.message if item else None)
-                for name, item in zip(names, infos, strict=True)
-                if session is not None
-            }
-            object.__setattr__(self, "_session", session)
-            object.__setattr__(self, "_entries", entries)
-            if any(entry.info is None and entry.config.get("enabled", True) for entry in entries.values()):
-                # A device that its server has not described yet: look again at the next use.
-                object.__setattr__(self, "_stale", True)
-            return entries
-
-    def names(self) -> list[str]:
-        return list(self._load())
-
-    def entry(self, name: str) -> _Entry:
-        entries = self._load()
-        if name not in entries:
-            if not entries:
-                raise UnknownDevice(
-                    f"there is no device {name!r}: no devices are loaded. Load a device file with "
-                    "`bec config load FILE` or bec.config.update_session_with_file(...)"
-                )
-            raise UnknownDevice(
-                f"there is no device {name!r} in the session.{did_you_mean(name, entries)}", device=name
-            )
-        return entries[name]
-
-    def config_of(self, name: str) -> dict[str, Any]:
-        return self.entry(name).config
-
-    def fresh_info(self, name: str) -> DeviceInfoMessage:
-        """What the device server says about a device now. Raises UnknownDevice, or DeviceError if it says nothing."""
-        entry = self.entry(name)
-        found = self._client.broker.get(Endpoints.device_info(name))
-        if found is not None:
-            return found.message
-        session = self._session
-        reason = session.failed.get(name) if session else None
-        return DeviceInfoMessage(
-            name=name,
-            device_class=str(entry.config.get("deviceClass", "")),
-            state="failed" if entry.config.get("enabled", True) else "disabled",
-            error=reason or "its device server has not described it",
-            config=entry.config,
-            server=str(entry.config.get("deviceServer", "main")),
-        )
-
-    def role_of(self, name: str) -> str:
-        return device_server_role(str(self.entry(name).config.get("deviceServer") or "main"))
-
-    def server_roles(self) -> list[str]:
-        """The device servers that the session needs."""
-        roles = {
-            device_server_role(str(e.config.get("deviceServer") or "main")) for e in self._load().values()
-        }
-        return sorted(roles) or ["device_server"]
-
-    # Calling devices
-
-    def call(
-        self,
-        device: str,
-        func: str,
-        args: Iterable[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-        *,
-        kind: str = "call",
-        timeout: float | None = None,
-    ) -> Any:
-        """Call a device and return what it returns. Ctrl-C stops a device that moves.
-
-        Raises what went wrong there, DeadlineExceeded after `timeout` seconds (None: as long as its device server
-        is alive), ServiceDown if its device server is not running.
-        """
-        role = self.role_of(device)
-        ticket = self._send(device, func, args, kwargs or {}, kind, role)
-        try:
-            self._client.connection.wait(ticket.answered, ticket.what, [role], timeout, notice=True)
-        except KeyboardInterrupt:
-            if func.rsplit(".", 1)[-1] in ("put", "set", "move", "trigger"):
-                Status(self._client, device, role, ticket).stop()
-            raise
-        return _result(ticket.answer, ticket.what)
-
-    def begin(self, device: str, func: str, args: Iterable[Any], kwargs: Mapping[str, Any]) -> Status:
-        """Call a device and do not wait."""
-        role = self.role_of(device)
-        ticket = self._send(device, func, args, kwargs, "call", role, keep=True)
-        return Status(self._client, device, role, ticket)
-
-    def _send(
-        self,
-        device: str,
-        func: str,
-        args: Iterable[Any],
-        kwargs: Mapping[str, Any],
-        kind: Any,
-        role: str,
-        keep: bool = False,
-    ) -> Ticket:
-        client = self._client
-        sent = [_plain(value) for value in args]
-        shown = ", ".join([repr(v) for v in sent] + [f"{k}={v!r}" for k, v in kwargs.items()])
-        what = f"dev.{device}.{func} = {shown}" if kind == "set" else f"dev.{device}.{func}({shown})"
-        client.service_status.require([role], what)
-        ticket = client.connection.ticket(what if len(what) < 120 else f"dev.{device}.{func}(...)", keep=keep)
-        message = DeviceRPCMessage(
-            request_id=ticket.request_id,
-            client_id=client.client_id,
-            device=device,
-            func=func,
-            kind=kind,
-            args=sent,
-            kwargs={key: _plain(value) for key, value in kwargs.items()},
-        )
-        reads = func.rsplit(".", 1)[-1] in ("read", "get", "describe", "read_configuration")
-        client.connection.send(client.connection.device_calls, message, repeatable=reads)
-        return ticket
-
-    def below(self, device: str, path: str) -> Any:
-        """A signal, component, method or property value below a device; `_NOTHING` if there is none."""
-        entry = self.entry(device)
-        method = entry.method(path)
-        if method is not None:
-            if method.kind == "property":
-                return self.call(device, path)
-            return _remote_method(self, device, path, method)
-        if entry.signal(path) is not None or entry.children(path):
-            return Signal(self._client, device, path, entry)
-        return _NOTHING
+        object.__setattr__(self, "_session", client.session)
 
     # Names
 
     def __getitem__(self, name: str) -> Any:
         device, _, path = name.partition(".")
-        entry = self.entry(device)
+        entry = self._session.entry(device)
         if not path:
             return Device(self._client, device, "", entry)
-        found = self.below(device, path)
+        found = _below(self._client, device, path)
         if found is _NOTHING:
             raise UnknownDevice(
                 f"{device} has no signal {path!r}.{did_you_mean(path, entry.children(''))}", device=device
@@ -639,27 +394,25 @@ class DeviceContainer:
         raise AttributeError(f"dev.{name} cannot be assigned{hint}")
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and name in self._load()
+        return isinstance(name, str) and name in self._session.entries()
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.names())
+        return iter(self._session.names())
 
     def __len__(self) -> int:
-        return len(self._load())
+        return len(self._session.entries())
 
     def keys(self) -> list[str]:
-        return self.names()
+        return self._session.names()
 
     def values(self) -> list[Any]:
-        return [self[name] for name in self.names()]
+        return [self[name] for name in self._session.names()]
 
     def items(self) -> list[tuple[str, Any]]:
-        return [(name, self[name]) for name in self.names()]
+        return [(name, self[name]) for name in self._session.names()]
 
     def __dir__(self) -> list[str]:
-        return sorted(
-            {*self.names(), *(n for n in dir(type(self)) if not n.startswith("_") and n not in _INTERNAL)}
-        )
+        return sorted({*self._session.names(), *(n for n in dir(type(self)) if not n.startswith("_"))})
 
     def __repr__(self) -> str:
         return f"<{len(self)} devices; dev.show_all() lists them>"
@@ -667,7 +420,7 @@ class DeviceContainer:
     # Lists
 
     def _where(self, test: Callable[[dict[str, Any]], bool]) -> list[Any]:
-        return [self[name] for name, entry in self._load().items() if test(entry.config)]
+        return [self[name] for name, entry in self._session.entries().items() if test(entry.config)]
 
     def _by_priority(self, priority: str) -> list[Any]:
         return self._where(lambda c: bool(c.get("enabled", True)) and c.get("readoutPriority") == priority)
@@ -683,7 +436,7 @@ class DeviceContainer:
     @property
     def failed_devices(self) -> dict[str, str]:
         """Devices that could not be built or connected -> why."""
-        session = self.session
+        session = self._session.message
         return dict(session.failed) if session else {}
 
     def monitored_devices(self) -> list[Any]:
@@ -713,7 +466,11 @@ class DeviceContainer:
 
     def show_tags(self) -> list[str]:
         return sorted(
-            {tag for entry in self._load().values() for tag in entry.config.get("deviceTags") or []}
+            {
+                tag
+                for entry in self._session.entries().values()
+                for tag in entry.config.get("deviceTags") or []
+            }
         )
 
     # Tables
@@ -722,90 +479,26 @@ class DeviceContainer:
         """Print all devices: class, state, when they are read, unit, limits."""
         from bec_client.tables import device_table, show
 
-        show(device_table([self.fresh_info(name) for name in self.names()], self.session))
-
-    def matching(self, names: Any = None) -> list[str]:
-        """Device names from None (all positioners), one name or device, a pattern with * ? [], or a list of these.
-
-        Raises UnknownDevice if nothing matches.
-        """
-        known = self.names()
-        if names is None:
-            return [n for n in known if _is_positioner(self._load()[n])]
-        wanted = [names] if isinstance(names, str) or not isinstance(names, Iterable) else list(names)
-        found: list[str] = []
-        for item in wanted:
-            pattern = str(getattr(item, "_name", item))
-            matches = [name for name in known if fnmatch.fnmatchcase(name, pattern)]
-            if not matches:
-                raise UnknownDevice(
-                    f"no device matches {pattern!r}.{did_you_mean(pattern, known)}", device=pattern
-                )
-            found += [name for name in matches if name not in found]
-        return found
-
-    def positions(self, names: Any = None) -> list[dict[str, Any]]:
-        """One row per device: name, readback, setpoint, limits, unit; what cannot be read is None and `error` says
-        why. All devices are asked at the same time.
-        """
-        rows = []
-        asked = []
-        for name in self.matching(names):
-            row: dict[str, Any] = {
-                "name": name,
-                "readback": None,
-                "setpoint": None,
-                "low": None,
-                "high": None,
-                "unit": "",
-                "error": "",
-            }
-            rows.append(row)
-            info = self.fresh_info(name)
-            row["unit"] = info.unit
-            row["precision"] = info.precision
-            if info.limits is not None and info.limits[0] != info.limits[1]:
-                row["low"], row["high"] = info.limits
-            if info.state in ("failed", "disabled"):
-                row["error"] = info.error or info.state
-                continue
-            try:
-                role = self.role_of(name)
-                asked.append((row, info, role, self._send(name, "read", (), {}, "call", role)))
-            except BECError as error:
-                row["error"] = error.message
-        for row, info, role, ticket in asked:
-            try:
-                self._client.connection.wait(ticket.answered, ticket.what, [role], 5.0)
-                reading = _result(ticket.answer, ticket.what)
-            except (DeviceError, DeadlineExceeded, BECError) as error:
-                row["error"] = error.message
-                continue
-            row["readback"] = _main_value(reading, info)
-            setpoint = [key for key in reading if key.endswith("_setpoint")]
-            row["setpoint"] = reading[setpoint[0]]["value"] if setpoint else None
-        return rows
+        show(
+            device_table(
+                [self._session.fresh_info(name) for name in self._session.names()], self._session.message
+            )
+        )
 
     def wm(self, names: Any = None) -> None:
         """Print where devices are: `dev.wm()` all positioners, `dev.wm("sam*")`, `dev.wm([dev.samx, "bpm4i"])`."""
         from bec_client.tables import position_table, show
 
-        show(position_table(self.positions(names)))
-
-
-_INTERNAL = {
-    "on_session", "entry", "config_of", "fresh_info", "role_of", "server_roles", "call", "begin", "below", "matching",
-    "names", "session",
-}  # fmt: skip
+        show(position_table(self._session.positions(names)))
 
 
 class DeviceAttributeError(UnknownDevice, AttributeError):
     """No device of that name; also an AttributeError, so that hasattr and completion work."""
 
 
-def _remote_method(devices: DeviceContainer, device: str, path: str, info: MethodInfo) -> Callable[..., Any]:
+def _remote_method(session: Session, device: str, path: str, info: MethodInfo) -> Callable[..., Any]:
     def method(*args: Any, **kwargs: Any) -> Any:
-        return devices.call(device, path, args, kwargs)
+        return session.call(device, path, args, kwargs)
 
     method.__name__ = path.rsplit(".", 1)[-1]
     method.__qualname__ = f"{device}.{path}"
@@ -873,53 +566,8 @@ class _Verbatim:
 
 
 def _verbs(node: Any) -> list[str]:
-    hidden = set() if isinstance(node, Device) and _is_positioner(node._entry) else _POSITIONER_ONLY
+    hidden = set() if isinstance(node, Device) and node._entry.is_positioner else _POSITIONER_ONLY
     return [name for name in dir(type(node)) if not name.startswith("_") and name not in hidden]
 
 
 _POSITIONER_ONLY = {"limits", "low_limit", "high_limit", "move"}
-
-
-def _is_positioner(entry: _Entry) -> bool:
-    return entry.info is not None and (entry.info.role == "positioner" or entry.info.limits is not None)
-
-
-def _plain(value: Any) -> Any:
-    from bec_client.scans import plain_argument
-
-    return plain_argument(value)
-
-
-def _result(answer: DeviceRPCResponse, what: str) -> Any:
-    if answer.out:
-        print(answer.out, end="" if answer.out.endswith("\n") else "\n")
-    if answer.success:
-        return answer.return_val
-    from bec_client.report import raise_error
-
-    raise_error(answer.error, f"{what} failed, and the device server gave no reason")
-    return None
-
-
-def _cached(client: BECClient, device: str) -> dict[str, Any]:
-    found: Delivery | None = client.broker.get(Endpoints.device_readback(device))
-    if found is None:
-        raise DeviceError(
-            f"no reading of {device} was published yet; read it with dev.{device}.read()", device=device
-        )
-    return dict(found.message.signals)
-
-
-def _only_value(reading: Mapping[str, Any], name: str) -> Any:
-    if not reading:
-        raise DeviceError(f"no reading of {name} was published yet; use .get() without cached")
-    return next(iter(reading.values()))["value"]
-
-
-def _main_value(reading: Mapping[str, Any], info: DeviceInfoMessage | None) -> Any:
-    """The value that stands for the device: its first hinted signal, else that of its own name, else the first."""
-    names = [*(info.hints if info else []), *([info.name] if info else []), *reading]
-    for name in names:
-        if name in reading:
-            return reading[name]["value"]
-    return None

@@ -189,7 +189,7 @@ class LiveUpdates:
 
     def _moved(self, report: ScanReport, names: list[str]) -> None:
         report.wait()
-        for row in self._client.devices.positions(names):
+        for row in self._client.session.positions(names):
             value = tables.number(row["readback"], row.get("precision"))
             self.console.print(Text.assemble((row["name"], "bold"), f" is at {value} {row['unit']}".rstrip()))
 
@@ -381,7 +381,7 @@ class LiveView:
         self._watch_due = time.monotonic() + 2.0
         try:
             missing = self._client.service_status.missing(
-                ["scan_server", "scan_bundler", "file_writer", *self._client.devices.server_roles()]
+                ["scan_server", "scan_bundler", "file_writer", *self._client.session.server_roles()]
             )
         except BECError as error:
             self._note = error.message

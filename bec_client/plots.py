@@ -74,7 +74,8 @@ def from_file(path: str | Path, x: str | None = None, y: str | None = None) -> F
             root = f"{COLLECTION}/devices"
         if root not in file:
             raise StorageError(f"{path} has no devices in {COLLECTION}; is it a scan's file?")
-        signals, columns = [], {}
+        signals: list[SignalSchema] = []
+        columns: dict[int, np.ndarray] = {}
         for device in file[root]:
             group = file[root].get(device)
             for name in group if group is not None else []:

@@ -138,10 +138,10 @@ class Scans:
         plain_args = [plain_argument(value) for value in args]
         plain_kwargs = {key: plain_argument(value) for key, value in own.items()}
         client = self._client
-        problems = problems_of_call(info, plain_args, plain_kwargs, client.devices.names())
+        problems = problems_of_call(info, plain_args, plain_kwargs, client.session.names())
         if problems:
             raise ParameterError(problems[0] if len(problems) == 1 else _listed(name, problems))
-        client.service_status.require(["scan_server", *client.devices.server_roles()], name)
+        client.service_status.require(["scan_server", *client.session.server_roles()], name)
         ticket = client.connection.ticket(name)
         metadata = {**client.metadata, **plain_argument(common.get("metadata") or {})}
         request = ScanQueueMessage(

@@ -29,7 +29,7 @@ def candidates(line: str, text: str, client: BECClient) -> list[str]:
     if "=" in word:
         return []
     try:
-        names = client.devices.names()
+        names = client.session.names()
     except BECError:
         return []
     return [f"dev.{name}" for name in names if name.startswith(text)]

@@ -69,7 +69,7 @@ class BecMagics(Magics):
     @line_magic
     def stop(self, line: str) -> None:
         """%stop: stop all devices now, whatever moves them."""
-        self._client.service_status.require(self._client.devices.server_roles(), "%stop")
+        self._client.service_status.require(self._client.session.server_roles(), "%stop")
         self._client.stop_devices()
         self._say("Told all devices to stop.")
 

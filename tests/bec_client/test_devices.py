@@ -123,7 +123,7 @@ def test_unknown_device_names_the_nearest(bec: Any) -> None:
 
 def test_without_a_session_the_way_out_is_told(server: Any, bec: Any, fleet: Any) -> None:
     fleet.load({}, version=2)
-    bec.devices.on_session(None)
+    bec.session.on_session(None)
     with pytest.raises(UnknownDevice, match=r"no devices are loaded.*bec config load"):
         bec.devices["samx"]
 
@@ -210,15 +210,15 @@ def test_lists_of_devices(bec: Any) -> None:
 def test_positions_of_patterns(bec: Any, fleet: Any, capsys: pytest.CaptureFixture[str]) -> None:
     fleet.calls[("samx", "read")] = READING
     fleet.calls[("bpm4i", "read")] = m.ErrorInfo(error_message="bpm4i is gone", code=ReasonCode.NOT_CONNECTED)
-    rows = {row["name"]: row for row in bec.devices.positions("*")}
+    rows = {row["name"]: row for row in bec.session.positions("*")}
     assert (rows["samx"]["readback"], rows["samx"]["setpoint"], rows["samx"]["unit"]) == (1.5, 1.6, "mm")
     assert (rows["samx"]["low"], rows["samx"]["high"]) == (-10.0, 10.0)
     assert rows["bpm4i"]["readback"] is None
     assert rows["bpm4i"]["error"] == "bpm4i is gone"
-    assert [row["name"] for row in bec.devices.positions()] == ["samx"]
-    assert [row["name"] for row in bec.devices.positions([bec.devices.samx, "bp?4i"])] == ["samx", "bpm4i"]
+    assert [row["name"] for row in bec.session.positions()] == ["samx"]
+    assert [row["name"] for row in bec.session.positions([bec.devices.samx, "bp?4i"])] == ["samx", "bpm4i"]
     with pytest.raises(UnknownDevice, match="no device matches 'zz"):
-        bec.devices.positions("zz*")
+        bec.session.positions("zz*")
     bec.devices.samx.wm
     assert "1.500" in capsys.readouterr().out
 
@@ -232,7 +232,7 @@ def test_a_new_session_is_seen(bec: Any, fleet: Any) -> None:
     bec.connection.on_session = lambda message: (seen(message), changed.set())
     fleet.load({"samx": fleet_devices()["samx"]}, version=2)
     assert changed.wait(5)
-    assert bec.devices.names() == ["samx"]
+    assert bec.session.names() == ["samx"]
 
 
 def fleet_devices() -> dict[str, Any]:
