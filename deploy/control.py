@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -104,23 +105,25 @@ def start(
 ) -> int:
     """Start a supervisor in the background and wait until its fleet is up; its process id.
 
-    arguments: for `deploy.supervisor`. log_path: where its standard error goes; None: nowhere.
+    arguments: for `deploy.supervisor` (with "--tied" the fleet ends when the calling thread does). log_path: where
+    its standard error goes; None: nowhere.
     An exception here (Ctrl-C, too) stops what has been started. Raises BECError with the reason if it fails.
     """
+    supervisor: subprocess.Popen[bytes] | None = None
     read, write = os.pipe()
     command = [sys.executable, "-m", "deploy.supervisor", *arguments, "--report", str(write)]
-    with open(log_path or os.devnull, "ab") as output:
-        supervisor = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-            pass_fds=(write,),
-            env={"BEC_LOG_STDERR": "no", "MALLOC_ARENA_MAX": "2", **os.environ},
-        )
-    os.close(write)
     try:
+        with _signals_later(), open(log_path or os.devnull, "ab") as output:
+            supervisor = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                pass_fds=(write,),
+                env={"BEC_LOG_STDERR": "no", "MALLOC_ARENA_MAX": "2", **os.environ},
+            )
+            os.close(write)
         failure = ""
         for line in _lines(read, time.monotonic() + timeout_s):
             tell(line)
@@ -134,9 +137,27 @@ def start(
             failure or f"the supervisor has ended with code {supervisor.returncode}; see {log_path}"
         )
     except BaseException:
-        if supervisor.poll() is None:
+        if supervisor is not None and supervisor.poll() is None:
             supervisor.send_signal(signal.SIGTERM)
             supervisor.wait()
         raise
     finally:
         os.close(read)
+
+
+@contextlib.contextmanager
+def _signals_later() -> Iterator[None]:
+    """Signals that arrive inside are heard at its end: a process must not be made and lost in the same moment."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    arrived: list[int] = []
+    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, lambda n, _: arrived.append(n)) for number in wanted}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for late in arrived:
+            signal.raise_signal(late)

@@ -115,6 +115,7 @@ class Options:
     timeout_s: float = START_S
     keep_going: bool = False
     preload: bool = True
+    tied: bool = False
     debug: bool = False
 
 
@@ -1040,6 +1041,9 @@ def _parse(arguments: list[str] | None) -> Options:
     parser.add_argument(
         "--no-preload", dest="preload", action="store_false", help="start services as new programs"
     )
+    parser.add_argument(
+        "--tied", action="store_true", help="stop when the process that started this one ends"
+    )
     parser.add_argument("--debug", action="store_true", help="log more")
     return Options(**vars(parser.parse_args(arguments)))
 
@@ -1048,6 +1052,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Run until asked to stop. 0: stopped as asked; 1: the fleet could not be started."""
     require_own_library()
     options = _parse(arguments)
+    if options.tied:
+        from deploy import process
+
+        process.die_with_parent(os.getppid())
     # Before numpy is loaded: a pool of threads in every process helps none of them.
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")

@@ -1,0 +1,292 @@
+"""The demonstration: a whole fleet on a simulated beamline, from a device file to a NeXus file.
+
+    python -m deploy.demo          (what `make demo` runs)
+
+It has a deployment of its own in a temporary folder, so that several demos, and a fleet in earnest, do not meet.
+Results stay in ./demo-output; everything else is gone when it ends, however it ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from deploy.own_library import require_own_library
+
+if TYPE_CHECKING:
+    from bec_client import BECClient
+
+CONFIG = """\
+# The deployment of one run of the demo.
+deployment: {name}
+state_path: {state}
+data_path: {data}
+facility:
+  instrument: demo beamline
+  source: {{name: Simulated Light Source, type: Synchrotron X-ray Source, probe: x-ray}}
+"""
+DEVICES = Path(__file__).parent / "configs" / "demo.yaml"
+# The scan must find it: the peak that demo.yaml describes.
+PEAK = "bpm4i"
+
+
+class Stopped(BaseException):
+    """Ctrl-C, or a signal to end. Not KeyboardInterrupt, which the live table takes as the wish to pause."""
+
+
+class Demo:
+    """One run. folder: where results go; made by `run`."""
+
+    def __init__(self, folder: Path):
+        self._parent = folder
+        self._folder = folder
+        self._state = Path()
+        self._config = Path()
+        self._began = time.monotonic()
+        self._step = 0
+        self._is_cleaning = False
+        self._supervisor = 0
+
+    def main(self) -> int:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._stopped)
+        failed: str | None = None
+        try:
+            try:
+                self._run()
+            except Stopped:
+                failed = "stopped"
+            except Exception as error:
+                from bec_lib.errors import BECError
+
+                if not isinstance(error, BECError):
+                    raise
+                failed = f"error: {error}"
+            finally:
+                self._is_cleaning = True
+        finally:
+            # From here on signals are not heard: the handler has fired once, or sees that we clean up.
+            if failed:
+                print(f"\n{failed}", file=sys.stderr)
+            self._clean_up(keep_logs=failed is not None and failed != "stopped")
+        if failed:
+            return 1
+        print(f"Nothing is left running. All of it took {time.monotonic() - self._began:.0f} s.")
+        return 0
+
+    def _stopped(self, number: int, _frame: FrameType | None) -> None:
+        if not self._is_cleaning:
+            self._is_cleaning = True
+            raise Stopped
+
+    # The story
+
+    def _run(self) -> None:
+        self._make_folders()
+        self._start_fleet()
+        self._load_devices()
+        from bec_client import BECClient
+
+        with BECClient(self._config, program="demo") as bec:
+            report = self._scan_line(bec)
+            fit = self._fit(bec, report)
+            self._move(bec, fit)
+            grid = self._scan_grid(bec)
+            self._show_file(report)
+            self._draw(report, fit, grid)
+            self._heading("What was measured so far", "The history keeps every scan that has a file.")
+            print(bec.history)
+        self._heading("Stopping", "The services end one after the other, then Redis.")
+
+    def _heading(self, title: str, why: str = "") -> None:
+        self._step += 1
+        strong, faint, plain = ("\x1b[1;36m", "\x1b[2m", "\x1b[0m") if sys.stdout.isatty() else ("", "", "")
+        print(f"\n{strong}{self._step}. {title}{plain}")
+        if why:
+            print(f"{faint}   {why}{plain}")
+        print(flush=True)
+
+    def _make_folders(self) -> None:
+        from bec_lib.errors import StorageError
+
+        stamp = time.strftime("%Y-%m-%d_%H%M%S")
+        try:
+            self._parent.mkdir(parents=True, exist_ok=True)
+            for attempt in ("", *(f"-{n}" for n in range(2, 100))):
+                self._folder = self._parent / f"{stamp}{attempt}"
+                with contextlib.suppress(FileExistsError):
+                    self._folder.mkdir()
+                    break
+        except OSError as error:
+            raise StorageError(
+                f"the demo cannot write its results to {self._parent} ({error.strerror}); name another folder with --output"
+            ) from error
+        self._state = Path(tempfile.mkdtemp(prefix="bec-demo-"))
+        self._config = self._state / "bec.yaml"
+        name = f"demo-{os.getpid()}-{secrets.token_hex(2)}"
+        self._config.write_text(CONFIG.format(name=name, state=self._state, data=self._folder))
+
+    def _start_fleet(self) -> None:
+        from deploy import control
+
+        self._heading(
+            "Starting a private Redis and the six services",
+            "Each service is a process; they talk through Redis. This is what `bec-server start` does.",
+        )
+        def tell(line: dict[str, Any]) -> None:
+            match line.get("event"):
+                case "redis":
+                    print(f"   redis {line['version']:<12} ready", flush=True)
+                case "running":
+                    print(f"   {line['service']:<18} running  {line['after_s']:4.1f} s", flush=True)
+                case "ended":
+                    print(f"   {line['service']:<18} ended: {line['reason']}", flush=True)
+
+        # Tied: should even this process be killed, the fleet goes with it.
+        self._supervisor = control.start(["--config", str(self._config), "--tied"], None, tell)
+
+    def _load_devices(self) -> None:
+        from bec_lib.errors import BECError
+
+        self._heading(
+            "Loading the simulated beamline",
+            f"bec config load {_short(DEVICES)}   (motors, a beam monitor with a peak, a camera, ring current ...)",
+        )
+        command = [sys.executable, "-m", "bec_client.cli", "--config", str(self._config), "config", "load"]
+        with _child([*command, str(DEVICES)]) as loading:
+            if loading.wait() != 0:
+                raise BECError("the demo's devices could not be loaded")
+
+    def _scan_line(self, bec: BECClient) -> Any:
+        dev = bec.device_manager.devices
+        self._heading(
+            "A line scan across the peak",
+            "scans.line_scan(dev.samx, -1.2, 1.8, steps=31, exp_time=0.05, relative=False)   "
+            "with a Gaussian fitted to it as it grows",
+        )
+        model = bec.dap.GaussianModel
+        model.select(dev[PEAK])
+        model.auto_run = True
+        report = bec.scans.line_scan(dev.samx, -1.2, 1.8, steps=31, exp_time=0.05, relative=False)
+        model.auto_run = False
+        report.wait(timeout=30)
+        return report
+
+    def _fit(self, bec: BECClient, report: Any) -> Any:
+        self._heading(
+            "Fitting the peak",
+            f'bec.dap.GaussianModel.fit(report, "samx", "samx", "{PEAK}", "{PEAK}")   by lmfit',
+        )
+        fit = bec.dap.GaussianModel.fit(report, "samx", "samx", PEAK, PEAK)
+        print(f"   {fit}")
+        return fit
+
+    def _move(self, bec: BECClient, fit: Any) -> None:
+        self._heading("Moving the sample into the beam", "umv(dev.samx, fit.center)")
+        dev = bec.device_manager.devices
+        bec.umv(dev.samx, fit.center)
+        reached = dev.samx.read()["samx"]["value"]
+        print(f"   samx is at {reached:.4f} mm, the fitted centre is {fit.center:.4f} mm")
+
+    def _scan_grid(self, bec: BECClient) -> Any:
+        dev = bec.device_manager.devices
+        self._heading(
+            "A small grid scan around it",
+            "scans.grid_scan(dev.samx, -0.6, 0.6, 9, dev.samy, -0.8, 0.4, 7, exp_time=0.01, relative=...)",
+        )
+        report = bec.scans.grid_scan(
+            dev.samx, -0.43, 1.17, 9, dev.samy, -0.8, 0.4, 7, exp_time=0.01, relative=False
+        )
+        report.wait(timeout=30)
+        return report
+
+    def _show_file(self, report: Any) -> None:
+        from bec_client.history import file_tree
+
+        path = Path(report.scan.file_path)
+        self._heading("The NeXus file of the line scan", "Any HDF5 or NeXus viewer opens it.")
+        print(f"   {_short(path)}\n")
+        for line in _shortened(file_tree(path).splitlines()):
+            print(f"   {line}")
+
+    def _draw(self, line: Any, fit: Any, grid: Any) -> None:
+        from bec_client import plots
+
+        self._heading("What it looks like", "Drawn from the files, in the terminal and as PNG beside them.")
+        peak = plots.from_file(line.scan.file_path, x="samx", y=PEAK).with_fit(fit.result)
+        field = plots.from_file(grid.scan.file_path, y="intensity2d")
+        for report, figure in ((line, peak), (grid, field)):
+            print(plots.terminal(figure, height=20))
+            picture = plots.save_png(figure, Path(report.scan.file_path).with_suffix(".png"))
+            print(f"   {_short(picture)}\n", flush=True)
+
+    # The end
+
+    def _clean_up(self, keep_logs: bool) -> None:
+        from bec_lib.service.config import load_service_config
+        from deploy import control
+        from deploy.places import places_of
+
+        if self._supervisor:
+            with contextlib.suppress(control.NotRunning):
+                control.stop(places_of(load_service_config(self._config)).control)
+            control.wait_gone(self._supervisor, 30.0)
+        if self._state != Path():
+            logs = self._state / "logs"
+            if keep_logs and logs.is_dir():
+                shutil.copytree(logs, self._folder / "logs", dirs_exist_ok=True)
+                print(f"the logs are in {_short(self._folder / 'logs')}", file=sys.stderr)
+            shutil.rmtree(self._state, ignore_errors=True)
+        # An interrupted demo may have nothing to show.
+        for folder in (self._folder, self._parent):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        if self._folder.is_dir():
+            print(f"Results: {_short(self._folder)}")
+
+
+@contextlib.contextmanager
+def _child(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A child that does not outlive the block."""
+    child = subprocess.Popen(command)
+    try:
+        yield child
+    finally:
+        if child.poll() is None:
+            child.terminate()
+            child.wait()
+
+
+def _short(path: Path) -> str:
+    """Relative to the working folder where that is shorter."""
+    with contextlib.suppress(ValueError):
+        return str(path.resolve().relative_to(Path.cwd()))
+    return str(path)
+
+
+def _shortened(lines: list[str], most: int = 60) -> list[str]:
+    return lines if len(lines) <= most else [*lines[:most], f"... and {len(lines) - most} lines more"]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the demo; the exit code."""
+    require_own_library()
+    parser = argparse.ArgumentParser(prog="demo", description="The whole fleet on a simulated beamline.")
+    parser.add_argument("--output", type=Path, default=Path("demo-output"), help="where the results go")
+    return Demo(parser.parse_args(arguments).output).main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
