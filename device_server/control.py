@@ -1,0 +1,144 @@
+"""Stop, pause and resume: obeyed at once, whatever the main thread is doing.
+
+A reader thread of its own follows the scan server's control stream and the users' stop stream. It owns the epochs:
+it replaces the value, everybody else reads it.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from bec_lib.broker import Broker, Delivery, Malformed, StreamReader
+from bec_lib.endpoints import MessageEndpoints
+from bec_lib.messages import ControlKind, DeviceControlMessage
+from device_server.adapter import OphydAdapter
+from device_server.dispatch import Epochs
+from device_server.lanes import Pool, Task
+
+log = logging.getLogger(__name__)
+
+
+class Control:
+    """devices: those in force. involved: names that a scan owns (of one scan, or of all) or that move. seen: the
+    highest epoch so far. told: gets every command after it was obeyed, on the control thread.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        *,
+        devices: Callable[[], dict[str, OphydAdapter]],
+        involved: Callable[[str | None], set[str]],
+        seen: Callable[[], int],
+        told: Callable[[Any], None],
+        floor: int = 0,
+    ):
+        self.epochs = Epochs(floor)
+        self._pool = pool
+        self._devices = devices
+        self._involved = involved
+        self._seen = seen
+        self._told = told
+        self._reader: StreamReader | None = None
+        self.tasks: dict[str, Task] = {}
+
+    def start(self, broker: Broker) -> None:
+        """Follow what comes from now on: older commands concern instructions that are void already."""
+        self._reader = StreamReader(broker, self.deliver, name="control")
+        endpoints = (MessageEndpoints.device_control, MessageEndpoints.device_stop)
+        self._reader.follow_many({endpoint: broker.last_id(endpoint) for endpoint in endpoints})
+        self._reader.start()
+
+    def close(self) -> None:
+        if self._reader is not None:
+            self._reader.stop()
+
+    def deliver(self, items: Iterable[Delivery | Malformed]) -> None:
+        for item in items:
+            if isinstance(item, Malformed):
+                log.error("a control message was passed over: %s", item.error)
+                self._told(item)
+                continue
+            try:
+                self.obey(item.message, from_client=item.endpoint.key == MessageEndpoints.device_stop.key)
+            except Exception:
+                log.exception("%s could not be obeyed", item.message)
+            self._told(item)
+
+    def obey(self, message: DeviceControlMessage, *, from_client: bool = False) -> None:
+        """Raise the epoch and stop devices, or hold, or let go on."""
+        scan_id = message.scan_id
+        match message.kind:
+            case ControlKind.STOP:
+                epoch = message.run_epoch
+                self.epochs = self.epochs.stop(scan_id, epoch, self._seen())
+                self.stop_devices(
+                    self._to_stop(message), everything=scan_id is None and message.devices is None
+                )
+            case _ if from_client:
+                # On the stop stream anybody may write, so it stops and does nothing else.
+                log.warning("%s on the stop stream was passed over", message.kind)
+                return
+            case ControlKind.PAUSE:
+                self.epochs = self.epochs.pause(scan_id)
+            case ControlKind.RESUME:
+                self.epochs = self.epochs.resume(scan_id)
+        self.wake_all()
+
+    def stop_devices(self, names: Iterable[str], *, everything: bool = False) -> None:
+        """Call `stop()` on devices, each in a thread of its own, the read-only ones excepted.
+
+        everything: then on all other positioners as well, one after the other. Returns when it has been asked for.
+        """
+        devices = self._devices()
+        first = [devices[name] for name in names if name in devices]
+        first = [adapter for adapter in first if _can_stop(adapter)]
+        for adapter in first:
+            self._pool.submit(functools.partial(self._stop_one, adapter))
+        if everything:
+            chosen = {adapter.name for adapter in first}
+            rest = [
+                adapter
+                for adapter in devices.values()
+                if adapter.name not in chosen and _can_stop(adapter) and adapter.is_positioner
+            ]
+            if rest:
+                self._pool.submit(functools.partial(self._stop_in_turn, rest))
+
+    def wake_all(self) -> None:
+        """Let all tasks look at the epochs again."""
+        for task in list(self.tasks.values()):
+            task.wake()
+
+    def _to_stop(self, message: DeviceControlMessage) -> set[str]:
+        if message.devices is not None:
+            return set(message.devices)
+        return self._involved(message.scan_id)
+
+    def _stop_in_turn(self, adapters: list[OphydAdapter]) -> None:
+        for adapter in adapters:
+            self._stop_one(adapter)
+
+    def _stop_one(self, adapter: OphydAdapter) -> None:
+        try:
+            adapter.stop()
+        except Exception as error:
+            log.warning("%s could not be stopped: %s", adapter.name, error, exc_info=True)
+            self._told(StopFailed(adapter.name, str(error)))
+        log.debug("%s was stopped by %s", adapter.name, threading.current_thread().name)
+
+
+class StopFailed:
+    """Posted when a device's `stop` raised."""
+
+    def __init__(self, device: str, why: str):
+        self.device = device
+        self.why = why
+
+
+def _can_stop(adapter: OphydAdapter) -> bool:
+    return not adapter.read_only and adapter.state == "ready" and hasattr(adapter.obj, "stop")

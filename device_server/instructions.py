@@ -1,0 +1,1058 @@
+"""How is an instruction carried out? Each as steps of a task: what is done, and what is waited for.
+
+Runs on the threads of the pool. Tells the main thread by posting `Block`, `Finished` and `Warn`; changes nothing else
+that others own. A stop or pause is obeyed between any two phases; a stop during a wait, too.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+from bec_lib.clock import Clock
+from bec_lib.devices import FailurePolicy
+from bec_lib.errors import BECError, DeviceError, ReasonCode
+from bec_lib.messages import (
+    CallDevice,
+    CommitSession,
+    CompleteDevices,
+    DeviceInfoMessage,
+    DeviceInstructionMessage,
+    ErrorInfo,
+    MoveDevices,
+    PrepareSession,
+    PreScanDevices,
+    ReadBaseline,
+    ReadDevices,
+    RollbackSession,
+    RunPoints,
+    StageDevices,
+    UnstageDevices,
+)
+from device_server import failures, readings
+from device_server.adapter import OphydAdapter
+from device_server.control import Control
+from device_server.lanes import WOKEN, Ending, FutureEnding, Lane, Pool, Steps, Task, Timers, Until
+from device_server.loader import Loader, Prepared, ScanInfo
+
+log = logging.getLogger(__name__)
+
+# A block of points is committed when it has this many, or when its first is this old, or when there is time.
+BLOCK_POINTS = 64
+BLOCK_S = 0.02
+# Blocks that may be on their way to the broker before points are held back.
+BLOCKS_AHEAD = 4
+# Above this a slice of reads is looked at device by device, to find those that are slow.
+SLICE_S = 0.002
+
+
+@dataclass(slots=True)
+class Block:
+    """Posted: rows of readings of one scan, to be committed. rows[i], times[i]: of one point, by column."""
+
+    scan_id: str
+    run: StagedRun
+    group: str
+    first_index: int
+    rows: list[list[Any]]
+    times: list[list[Any]]
+    server_times: list[float]
+    acq_start: list[float]
+    acq_end: list[float]
+    attempt: int
+
+
+@dataclass(slots=True)
+class Finished:
+    """Posted: an instruction has ended. read_backs: device -> reading, of what it moved."""
+
+    instruction_id: str
+    error: ErrorInfo | None = None
+    result: Any = None
+    stopped: bool = False
+    read_backs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    session: SessionChange | None = None
+
+
+@dataclass(slots=True)
+class SessionChange:
+    """What a commit did: the names in force, those that were dropped, and the raw configurations."""
+
+    raw: dict[str, Any]
+    version: int
+    dropped: list[OphydAdapter]
+    infos: dict[str, DeviceInfoMessage]
+
+
+@dataclass(slots=True)
+class Warn:
+    """Posted: something a person should know, which does not stop the scan."""
+
+    text: str
+    device: str | None = None
+    scan_id: str | None = None
+    details: str = ""
+
+
+class Failed(Exception):
+    """An instruction cannot be done. Carries what is answered."""
+
+    def __init__(self, info: ErrorInfo):
+        super().__init__(info.error_message)
+        self.info = info
+
+
+class Stopped(Exception):
+    """An instruction has become void while it ran."""
+
+
+@dataclass(slots=True)
+class _Source:
+    """One call that gives the values of some columns. wanted: (column, signal, is float)."""
+
+    adapter: OphydAdapter
+    lane: Lane
+    read: Callable[[], Mapping[str, Mapping[str, Any]]]
+    wanted: list[tuple[int, str, bool]]
+
+
+@dataclass(slots=True)
+class _Group:
+    """The columns of monitored or baseline devices, and how they are read."""
+
+    columns: readings.Columns
+    sources: list[_Source]
+    # Devices that take so long that each is read in a thread of its own.
+    slow: set[int] = field(default_factory=set)
+    last: tuple[list[Any], list[Any]] | None = None
+
+
+@dataclass
+class StagedRun:
+    """A scan that is staged here. Owned by the task that runs the scan's instructions, one at a time; `uncommitted`
+    is lowered by the main thread.
+    """
+
+    scan_id: str
+    staged: list[OphydAdapter]
+    triggered: list[OphydAdapter]
+    monitored: _Group
+    baseline: _Group
+    targets: dict[str, float] = field(default_factory=dict)
+    uncommitted: list[None] = field(default_factory=list)
+    started: float | None = None
+    schema_version: int = 1
+    warned: set[str] = field(default_factory=set)
+    # By the main thread: when read-backs of the monitored devices were last published.
+    published: float = 0.0
+
+
+class Instructions:
+    """post: hands something to the main thread."""
+
+    def __init__(
+        self,
+        *,
+        server: str,
+        loader: Loader,
+        scan_info: ScanInfo,
+        pool: Pool,
+        timers: Timers,
+        control: Control,
+        clock: Clock,
+        post: Callable[[Any], None],
+    ):
+        self._server = server
+        self._loader = loader
+        self._scan_info = scan_info
+        self._pool = pool
+        self._timers = timers
+        self._control = control
+        self._clock = clock
+        self._post = post
+        self._lanes: dict[tuple[str, bool], Lane] = {}
+        self._prepared: tuple[Prepared, dict[str, Any]] | None = None
+        self._raw: dict[str, Any] = {}
+        self.runs: dict[str, StagedRun] = {}
+
+    def lane(self, device: str, *, writes: bool = False) -> Lane:
+        """The lane for reading or for moving and configuring a device."""
+        key = (device, writes)
+        lane = self._lanes.get(key)
+        if lane is None:
+            lane = self._lanes.setdefault(key, Lane(device, self._pool))
+        return lane
+
+    def submit(self, function: Callable[[], Any], then: Callable[[Future[Any]], None]) -> None:
+        """Run it on the pool, past all lanes."""
+        future: Future[Any] = Future()
+        future.add_done_callback(then)
+
+        def run() -> None:
+            try:
+                future.set_result(function())
+            except BaseException as error:  # noqa: BLE001 - belongs to whoever waits for the future
+                future.set_exception(error)
+
+        self._pool.submit(run)
+
+    def begin(self, message: DeviceInstructionMessage) -> None:
+        """Carry it out; a `Finished` will be posted."""
+
+        def ended(result: Any, error: BaseException | None) -> None:
+            self._control.tasks.pop(message.instruction_id, None)
+            self._post(self._finished(message, result, error))
+
+        task = Task(self._pool, self._timers, self._steps(message), ended)
+        self._control.tasks[message.instruction_id] = task
+        task.start()
+
+    def load(self, number: str, raw: Mapping[str, Any], version: int) -> None:
+        """Build and connect a whole session and put it into force; a `Finished` of this number will be posted."""
+
+        def steps() -> Steps:
+            yield from self._prepare(PrepareSession(devices=dict(raw)))
+            return (yield from self._commit(CommitSession(version=version)))
+
+        def ended(result: Any, error: BaseException | None) -> None:
+            if error is not None:
+                log.error("the session could not be loaded", exc_info=error)
+                info = failures.failure(error, None, "load the session")
+                self._post(Finished(number, error=info))
+            else:
+                self._post(Finished(number, session=result))
+
+        Task(self._pool, self._timers, steps(), ended).start()
+
+    def committed(self, run: StagedRun) -> None:
+        """A block of this run is in the broker. Called by the main thread."""
+        held = len(run.uncommitted) >= BLOCKS_AHEAD
+        run.uncommitted.pop()
+        if held:
+            self._control.wake_all()
+
+    # One method per kind
+
+    def _steps(self, message: DeviceInstructionMessage) -> Steps:
+        match message.action:
+            case RunPoints():
+                return self._points(message, message.action)
+            case StageDevices():
+                return self._stage(message, message.action)
+            case UnstageDevices():
+                return self._unstage(message)
+            case ReadBaseline():
+                return self._baseline(message)
+            case MoveDevices():
+                return self._move(message, message.action)
+            case ReadDevices():
+                return self._read(message, message.action)
+            case CompleteDevices():
+                return self._for_staged(message, "complete", lambda adapter: adapter.complete())
+            case PreScanDevices():
+                return self._for_staged(message, "pre_scan", lambda adapter: adapter.pre_scan())
+            case CallDevice():
+                return self._call(message, message.action)
+            case PrepareSession():
+                return self._prepare(message.action)
+            case CommitSession():
+                return self._commit(message.action)
+            case RollbackSession():
+                return self._rollback()
+
+    def _stage(self, message: DeviceInstructionMessage, action: StageDevices) -> Steps:
+        scan_id = message.scan_id or message.instruction_id
+        if scan_id in self.runs:
+            yield from self._unstage_run(self.runs.pop(scan_id))
+        names = list(dict.fromkeys([*action.monitored, *action.baseline, *action.triggered, *action.owned]))
+        adapters = {adapter.name: adapter for adapter in self._usable(names)}
+        self._scan_info.begin(scan_id, action.scan_name, action.scan_number, action.scan_info)
+        to_stage = [
+            adapters[name]
+            for name in dict.fromkeys([*action.monitored, *action.triggered, *action.owned])
+            if hasattr(adapters[name].obj, "stage")
+        ]
+        done: list[OphydAdapter] = []
+        problems: list[ErrorInfo] = []
+        try:
+            results = yield from self._each(
+                message, "stage", to_stage, _stage_afresh, quick=lambda adapter: not adapter.has_own("stage")
+            )
+            for adapter, endings, error in results:
+                if error is not None:
+                    problems.append(failures.failure(error, adapter.name, "be staged"))
+                    continue
+                done.append(adapter)
+                for ending in endings:
+                    yield from self._finish(message, ending)
+                    found = failure_of(ending)
+                    if found is not None:
+                        problems.append(failures.failure(found, adapter.name, "be staged"))
+            described: dict[str, Any] = {}
+            if not problems:
+                results = yield from self._each(
+                    message, "describe", list(adapters.values()), lambda adapter: adapter.staged()
+                )
+                for adapter, found, error in results:
+                    if error is not None:
+                        problems.append(failures.failure(error, adapter.name, "describe itself"))
+                    else:
+                        described[adapter.name] = found
+            if problems:
+                raise Failed(_joined(problems))
+        except (Failed, Stopped):
+            run = StagedRun(
+                scan_id, done, [], _Group(readings.Columns(()), []), _Group(readings.Columns(()), [])
+            )
+            yield from self._unstage_run(run)
+            raise
+        for name, (_, refused) in described.items():
+            for why in refused.values():
+                self._post(Warn(why, name, scan_id))
+        self.runs[scan_id] = StagedRun(
+            scan_id,
+            to_stage,
+            [adapters[name] for name in action.triggered],
+            self._group([adapters[name] for name in action.monitored], described),
+            self._group([adapters[name] for name in action.baseline], described),
+        )
+        return {"devices": [described[name][0].model_dump() for name in names]}
+
+    def _unstage(self, message: DeviceInstructionMessage) -> Steps:
+        run = self.runs.pop(message.scan_id or message.instruction_id, None)
+        if run is not None:
+            problems = yield from self._unstage_run(run)
+            if problems:
+                raise Failed(_joined(problems))
+        return None
+
+    def _unstage_run(self, run: StagedRun) -> Steps:
+        """Unstage all, whatever fails; the failures. Not ended by a stop: it is part of cleaning up."""
+        problems: list[ErrorInfo] = []
+        results = yield from self._each(
+            None,
+            "unstage",
+            list(reversed(run.staged)),
+            lambda adapter: adapter.unstage(),
+            quick=lambda adapter: not adapter.has_own("unstage"),
+        )
+        for adapter, endings, error in results:
+            for ending in endings or ():
+                while not ending.done:
+                    yield ending
+                error = error or failure_of(ending)
+            if error is not None:
+                problems.append(failures.failure(error, adapter.name, "be unstaged"))
+        return problems
+
+    def _for_staged(
+        self,
+        message: DeviceInstructionMessage,
+        operation: str,
+        function: Callable[[OphydAdapter], list[Ending]],
+    ) -> Steps:
+        run = self._run_of(message)
+        having = [adapter for adapter in run.staged if adapter.has_own(operation)]
+        problems: list[ErrorInfo] = []
+        results = yield from self._each(message, operation, having, function, quick=lambda adapter: False)
+        for adapter, endings, error in results:
+            if error is None:
+                for ending in endings:
+                    yield from self._finish(message, ending)
+                    error = error or failure_of(ending)
+            if error is not None:
+                problems.append(failures.failure(error, adapter.name, operation.replace("_", "-")))
+        if problems:
+            raise Failed(_joined(problems))
+        return None
+
+    def _baseline(self, message: DeviceInstructionMessage) -> Steps:
+        run = self._run_of(message)
+        group = run.baseline
+        values: list[Any] = [None] * len(group.columns.keys)
+        times: list[Any] = [0.0] * len(values)
+        results = yield from self._each_source(message, group.sources)
+        for source, found, error in results:
+            name = source.adapter.name
+            if error is None:
+                try:
+                    _fill(source, found, values, times)
+                    continue
+                except DeviceError as missing:
+                    error = missing
+            for column, _, _ in source.wanted:
+                values[column] = None
+            info = failures.failure(error, name, "be read for the baseline")
+            self._post(Warn(info.error_message, name, run.scan_id, info.traceback))
+        now = self._clock.now()
+        self._hand_over(Block(run.scan_id, run, "baseline", 0, [values], [times], [now], [], [], 1))
+        return None
+
+    def _points(self, message: DeviceInstructionMessage, action: RunPoints) -> Steps:
+        run = self._run_of(message)
+        control, clock = self._control, self._clock
+        monotonic, now = clock.monotonic, clock.now
+        group = run.monitored
+        motors = self._motors_of(run, action)
+        minimum_exposure = action.exp_time_s * max(1, action.frames_per_trigger)
+        width = len(group.columns.keys)
+        targets = run.targets
+        block: Block | None = None
+        begun = 0.0
+        epochs = None
+        if run.started is None:
+            run.started = now() - (action.at[0] if action.at else 0.0)
+
+        def flush() -> None:
+            nonlocal block
+            if block is not None:
+                full, block = block, None
+                self._hand_over(full)
+
+        try:
+            for number in range(action.count):
+                if control.epochs is not epochs:
+                    epochs = control.epochs
+                    if not epochs.admits(message.scan_id, message.run_epoch) or epochs.holds(message.scan_id):
+                        flush()
+                        yield from self._obey(message)
+                        epochs = control.epochs
+                if len(run.uncommitted) >= BLOCKS_AHEAD:
+                    yield from self._hold_back(message, run)
+                if action.at:
+                    wanted = run.started + action.at[number]
+                    if wanted > now():
+                        flush()
+                        yield from self._sleep(message, monotonic() + wanted - now())
+                # Move
+                moving = [
+                    (adapter, line[number])
+                    for adapter, line in motors
+                    if targets.get(adapter.name) != line[number]
+                ]
+                if moving:
+                    waits = self._start_moves(message, moving, targets)
+                    if waits:
+                        flush()
+                        yield from self._arrive(message, waits, targets)
+                if action.settling_time_s > 0:
+                    flush()
+                    yield from self._sleep(message, monotonic() + action.settling_time_s)
+                if control.epochs is not epochs:
+                    yield from self._obey(message)
+                    epochs = control.epochs
+                # Trigger
+                acq_start = now()
+                exposed = monotonic() + minimum_exposure
+                if run.triggered:
+                    exposures = yield from self._trigger(message, run.triggered)
+                    if exposures:
+                        flush()
+                        yield from self._expose(message, exposures)
+                if minimum_exposure > 0 and monotonic() < exposed:
+                    flush()
+                    yield from self._sleep(message, exposed)
+                if action.settling_time_after_trigger_s > 0:
+                    flush()
+                    yield from self._sleep(message, monotonic() + action.settling_time_after_trigger_s)
+                if control.epochs is not epochs:
+                    yield from self._obey(message)
+                    epochs = control.epochs
+                # Read
+                values: list[Any] = [None] * width
+                times: list[Any] = [0.0] * width
+                if group.slow:
+                    flush()
+                    yield from self._read_in_parallel(message, run, group, values, times)
+                else:
+                    self._read_in_series(run, group, values, times)
+                group.last = (values, times)
+                read = now()
+                if block is None:
+                    begun = monotonic()
+                    block = Block(
+                        run.scan_id,
+                        run,
+                        "monitored",
+                        action.first_index + number,
+                        [values],
+                        [times],
+                        [read],
+                        [acq_start],
+                        [read],
+                        action.attempt,
+                    )
+                else:
+                    block.rows.append(values)
+                    block.times.append(times)
+                    block.server_times.append(read)
+                    block.acq_start.append(acq_start)
+                    block.acq_end.append(read)
+                    if len(block.rows) >= BLOCK_POINTS or monotonic() - begun >= BLOCK_S:
+                        flush()
+        finally:
+            flush()
+        if action.want_reading and group.last is not None:
+            return group.columns.as_reading(*group.last)
+        return None
+
+    def _move(self, message: DeviceInstructionMessage, action: MoveDevices) -> Steps:
+        adapters = {adapter.name: adapter for adapter in self._usable(action.targets)}
+        problems = []
+        for name, target in action.targets.items():
+            try:
+                adapters[name].check_target(target)
+            except Exception as error:  # noqa: BLE001 - devices raise anything; it is told
+                problems.append(failures.failure(error, name, f"move to {target!r}"))
+        if problems:
+            raise Failed(_joined(problems))
+        run = self.runs.get(message.scan_id or "")
+        targets: dict[str, float] = run.targets if run is not None else {}
+        moving = [(adapters[name], target) for name, target in action.targets.items()]
+        waits = self._start_moves(message, moving, targets)
+        stopped: BaseException | None = None
+        try:
+            yield from self._arrive(message, waits, targets)
+        except (Failed, Stopped) as error:
+            stopped = error
+        read_backs = {}
+        results = yield from self._each(
+            None, "read", list(adapters.values()), lambda adapter: adapter.read(), writes=False
+        )
+        for adapter, reading, problem in results:
+            if problem is None:
+                read_backs[adapter.name] = reading
+        if stopped is not None:
+            raise stopped
+        return _WithReadBacks(None, read_backs)
+
+    def _read(self, message: DeviceInstructionMessage, action: ReadDevices) -> Steps:
+        results = yield from self._each(
+            message, "read", self._usable(action.devices), lambda adapter: adapter.read(), writes=False
+        )
+        problems = [
+            failures.failure(error, adapter.name, "be read")
+            for adapter, _, error in results
+            if error is not None
+        ]
+        if problems:
+            raise Failed(_joined(problems))
+        read_backs = {adapter.name: reading for adapter, reading, _ in results}
+        plain = {name: readings.plain_reading(reading) for name, reading in read_backs.items()}
+        return _WithReadBacks(plain, read_backs)
+
+    def _call(self, message: DeviceInstructionMessage, action: CallDevice) -> Steps:
+        (adapter,) = self._usable([action.device])
+        call = adapter.permitted(action.func, assign=False)
+        if message.scan_id in self.runs:
+            self.runs[message.scan_id].targets.pop(action.device, None)
+        results = yield from self._each(
+            message,
+            f"call {action.func}",
+            [adapter],
+            lambda adapter: adapter.call(call, action.args, action.kwargs),
+            quick=lambda adapter: False,
+        )
+        _, result, error = results[0]
+        if error is None and hasattr(result, "add_callback"):
+            yield from self._finish(message, result)
+            result, error = None, failure_of(result)
+        if error is not None:
+            raise Failed(failures.failure(error, action.device, f"do {action.func}"))
+        return result
+
+    def _prepare(self, action: PrepareSession) -> Steps:
+        if self._prepared is not None:
+            yield from self._rollback()
+        raw = dict(action.devices)
+        if not action.replace:
+            raw = {**self._raw, **raw}
+        for name in action.remove:
+            raw.pop(name, None)
+        prepared = self._loader.prepare(raw)
+        self._prepared = (prepared, raw)
+        return {"ready": prepared.ready, "failed": dict(prepared.failed)}
+
+    def _commit(self, action: CommitSession) -> Steps:
+        if self._prepared is None:
+            raise Failed(
+                ErrorInfo(error_message="there is no prepared session to commit", code=ReasonCode.WRONG_STATE)
+            )
+        yield from ()
+        (prepared, raw), self._prepared = self._prepared, None
+        dropped = self._loader.commit(prepared, raw)
+        self._raw = raw
+        infos = {name: adapter.info() for name, adapter in prepared.adapters.items()}
+        return SessionChange(raw, action.version, dropped, infos)
+
+    def _rollback(self) -> Steps:
+        yield from ()
+        if self._prepared is not None:
+            (prepared, _), self._prepared = self._prepared, None
+            for adapter in self._loader.discard(prepared):
+                adapter.destroy()
+        return None
+
+    # Phases
+
+    def _start_moves(
+        self,
+        message: DeviceInstructionMessage,
+        moving: Sequence[tuple[OphydAdapter, Any]],
+        targets: dict[str, float],
+    ) -> list[tuple[OphydAdapter, Any, Ending]]:
+        """Send motors on their way; those that are to be waited for. What fails to start stops those that did."""
+        waits: list[tuple[OphydAdapter, Any, Ending]] = []
+        for adapter, target in moving:
+            name = adapter.name
+            lane = self.lane(name, writes=True)
+            try:
+                if lane.is_quick("set") and lane.try_enter():
+                    begun = time.perf_counter()
+                    try:
+                        ending = adapter.set(target)
+                    finally:
+                        lane.leave()
+                        lane.note("set", time.perf_counter() - begun)
+                else:
+                    ending = _Submitted(lane.submit("set", functools.partial(adapter.set, target)))
+            except Exception as error:
+                targets.pop(name, None)
+                self._control.stop_devices([other.name for other, _, _ in waits])
+                raise Failed(failures.failure(error, name, f"move to {_number(adapter, target)}")) from error
+            targets[name] = target
+            if ending is not None:
+                waits.append((adapter, target, ending))
+        return waits
+
+    def _arrive(
+        self,
+        message: DeviceInstructionMessage,
+        waits: Sequence[tuple[OphydAdapter, Any, Ending]],
+        targets: dict[str, float],
+    ) -> Steps:
+        """Wait until all motors are there. The first that fails stops the others."""
+        for adapter, target, ending in waits:
+            while not ending.done:
+                yield ending
+                if not self._control.epochs.admits(message.scan_id, message.run_epoch):
+                    for other, _, _ in waits:
+                        targets.pop(other.name, None)
+                    raise Stopped
+            error = failure_of(ending)
+            if error is None:
+                continue
+            for other, _, _ in waits:
+                targets.pop(other.name, None)
+            if not self._control.epochs.admits(message.scan_id, message.run_epoch):
+                raise Stopped
+            self._control.stop_devices([other.name for other, _, left in waits if not left.done])
+            raise Failed(failures.failure(error, adapter.name, f"reach {_number(adapter, target)}"))
+
+    def _trigger(self, message: DeviceInstructionMessage, adapters: list[OphydAdapter]) -> Steps:
+        """Trigger all; (device, ending) of those that take time."""
+        results = yield from self._each(message, "trigger", adapters, lambda adapter: adapter.trigger())
+        exposures = []
+        for adapter, ending, error in results:
+            if error is not None:
+                raise Failed(failures.failure(error, adapter.name, "be triggered"))
+            if ending is not None:
+                exposures.append((adapter, ending))
+        return exposures
+
+    def _expose(
+        self, message: DeviceInstructionMessage, exposures: Sequence[tuple[OphydAdapter, Ending]]
+    ) -> Steps:
+        for adapter, ending in exposures:
+            yield from self._finish(message, ending)
+            error = failure_of(ending)
+            if error is not None:
+                raise Failed(failures.failure(error, adapter.name, "be triggered"))
+
+    def _read_in_series(self, run: StagedRun, group: _Group, values: list[Any], times: list[Any]) -> None:
+        """One slice: all devices after each other on this thread."""
+        begun = time.perf_counter()
+        for source in group.sources:
+            lane = source.lane
+            entered = lane.try_enter()
+            try:
+                found = source.read() if entered else lane.submit("points", source.read).result()
+                for column, signal, is_float in source.wanted:
+                    item = found[signal]
+                    value = item["value"]
+                    values[column] = value if type(value) is float else readings.value_for(value, is_float)
+                    times[column] = item["timestamp"]
+            except Exception as error:  # noqa: BLE001 - devices raise anything; it is told
+                self._again(run, group, source, values, times, error)
+            finally:
+                if entered:
+                    lane.leave()
+        if time.perf_counter() - begun > SLICE_S + 2e-5 * len(group.sources):
+            # Next time each is timed, and those that are slow get threads of their own.
+            group.slow = set(range(len(group.sources)))
+
+    def _read_in_parallel(
+        self,
+        message: DeviceInstructionMessage,
+        run: StagedRun,
+        group: _Group,
+        values: list[Any],
+        times: list[Any],
+    ) -> Steps:
+        results = yield from self._each_source(message, group.sources)
+        for source, found, error in results:
+            if error is None:
+                try:
+                    _fill(source, found, values, times)
+                    continue
+                except DeviceError as missing:
+                    error = missing
+            self._again(run, group, source, values, times, error)
+        group.slow = {
+            number for number, source in enumerate(group.sources) if not source.lane.is_quick("points")
+        }
+
+    def _again(
+        self,
+        run: StagedRun,
+        group: _Group,
+        source: _Source,
+        values: list[Any],
+        times: list[Any],
+        error: BaseException,
+    ) -> None:
+        """A reading has failed: what the device's `onFailure` says."""
+        adapter = source.adapter
+        policy = adapter.config.onFailure
+        if isinstance(error, KeyError):
+            error = readings.missing_signal(adapter.name, str(error.args[0]), ())
+        if policy is FailurePolicy.RETRY:
+            try:
+                _fill(source, source.read(), values, times)
+                log.warning("%s", failures.sentence(error, adapter.name, "be read at first"))
+                return
+            except Exception as second:  # noqa: BLE001 - devices raise anything; it is told
+                error = second
+        elif policy is FailurePolicy.BUFFER and group.last is not None:
+            for column, _, _ in source.wanted:
+                values[column], times[column] = group.last[0][column], group.last[1][column]
+            if adapter.name not in run.warned:
+                run.warned.add(adapter.name)
+                text = failures.sentence(error, adapter.name, "be read")
+                self._post(
+                    Warn(f"{text}; its last value is used (onFailure: buffer)", adapter.name, run.scan_id)
+                )
+            return
+        raise Failed(failures.failure(error, adapter.name, "be read")) from error
+
+    # Doing the same to many
+
+    def _each(
+        self,
+        message: DeviceInstructionMessage | None,
+        operation: str,
+        adapters: Sequence[OphydAdapter],
+        function: Callable[[OphydAdapter], Any],
+        *,
+        writes: bool = True,
+        quick: Callable[[OphydAdapter], bool] = lambda adapter: True,
+    ) -> Steps:
+        """[(device, result, error)]. Slow ones side by side on the pool, quick ones in series here.
+
+        quick: what to think of a device that has not been asked before. message: ended by its stop; None: not ended.
+        """
+        jobs = [
+            (
+                self.lane(adapter.name, writes=writes),
+                functools.partial(function, adapter),
+                quick(adapter),
+            )
+            for adapter in adapters
+        ]
+        results = yield from self._all(message, operation, jobs)
+        return [(adapter, *result) for adapter, result in zip(adapters, results, strict=True)]
+
+    def _each_source(self, message: DeviceInstructionMessage | None, sources: Sequence[_Source]) -> Steps:
+        jobs = [(source.lane, source.read, True) for source in sources]
+        results = yield from self._all(message, "points", jobs)
+        return [(source, *result) for source, result in zip(sources, results, strict=True)]
+
+    def _all(
+        self,
+        message: DeviceInstructionMessage | None,
+        operation: str,
+        jobs: Sequence[tuple[Lane, Callable[[], Any], bool]],
+    ) -> Steps:
+        results: list[tuple[Any, BaseException | None]] = [(None, None)] * len(jobs)
+        inline: list[int] = []
+        waiting: list[tuple[int, Any]] = []
+        for number, (lane, function, quick) in enumerate(jobs):
+            if lane.is_quick(operation, quick):
+                inline.append(number)
+            else:
+                waiting.append((number, lane.submit(operation, function)))
+        for number in inline:
+            lane, function, _ = jobs[number]
+            if not lane.try_enter():
+                waiting.append((number, lane.submit(operation, function)))
+                continue
+            begun = time.perf_counter()
+            try:
+                results[number] = (function(), None)
+            except Exception as error:  # noqa: BLE001 - devices raise anything; it is told
+                results[number] = (None, error)
+            finally:
+                lane.leave()
+            lane.note(operation, time.perf_counter() - begun)
+        for number, future in waiting:
+            while not future.done():
+                yield FutureEnding(future)
+                self._unless_stopped(message)
+            problem = future.exception()
+            results[number] = (None, problem) if problem is not None else (future.result(), None)
+        return results
+
+    # Waiting
+
+    def _finish(self, message: DeviceInstructionMessage | None, ending: Ending) -> Steps:
+        while not ending.done:
+            yield ending
+            self._unless_stopped(message)
+
+    def _sleep(self, message: DeviceInstructionMessage, deadline: float) -> Steps:
+        while self._clock.monotonic() < deadline:
+            yield Until(deadline)
+            self._unless_stopped(message)
+
+    def _hold_back(self, message: DeviceInstructionMessage, run: StagedRun) -> Steps:
+        while len(run.uncommitted) >= BLOCKS_AHEAD:
+            yield WOKEN
+            self._unless_stopped(message)
+
+    def _obey(self, message: DeviceInstructionMessage) -> Steps:
+        """Wait while the scan is paused. Raises Stopped if it is void."""
+        while True:
+            self._unless_stopped(message)
+            if not self._control.epochs.holds(message.scan_id):
+                return
+            yield WOKEN
+
+    def _unless_stopped(self, message: DeviceInstructionMessage | None) -> None:
+        if message is not None and not self._control.epochs.admits(message.scan_id, message.run_epoch):
+            raise Stopped
+
+    # Pieces
+
+    def _hand_over(self, block: Block) -> None:
+        block.run.uncommitted.append(None)
+        self._post(block)
+
+    def _run_of(self, message: DeviceInstructionMessage) -> StagedRun:
+        run = self.runs.get(message.scan_id or message.instruction_id)
+        if run is None:
+            raise Failed(
+                ErrorInfo(
+                    error_message=f"the scan is not staged on the device server {self._server!r} (it may have been started anew)",
+                    code=ReasonCode.WRONG_STATE,
+                )
+            )
+        return run
+
+    def _usable(self, names: Iterable[str]) -> list[OphydAdapter]:
+        """Devices by name. Raises Failed that names all that cannot be used, with the reasons."""
+        problems = []
+        found = []
+        for name in names:
+            try:
+                found.append(usable(self._loader.in_force, name, self._server))
+            except DeviceError as error:
+                problems.append(failures.failure(error, name, "be used"))
+        if problems:
+            raise Failed(_joined(problems))
+        return found
+
+    def _motors_of(self, run: StagedRun, action: RunPoints) -> list[tuple[OphydAdapter, list[float]]]:
+        adapters = self._usable(action.positions)
+        problems = []
+        motors = []
+        for adapter in adapters:
+            line = action.positions[adapter.name]
+            if len(line) < action.count:
+                text = f"{len(line)} positions of {adapter.name} were given for {action.count} points"
+                problems.append(
+                    ErrorInfo(error_message=text, code=ReasonCode.INVALID_ARGUMENT, device=adapter.name)
+                )
+                continue
+            try:
+                adapter.check_target(line[0])
+                adapter.check_targets(line)
+            except Exception as error:  # noqa: BLE001 - devices raise anything; it is told
+                problems.append(failures.failure(error, adapter.name, "be moved"))
+            motors.append((adapter, line))
+        if problems:
+            raise Failed(_joined(problems))
+        return motors
+
+    def _group(self, adapters: Sequence[OphydAdapter], described: Mapping[str, Any]) -> _Group:
+        keys: list[tuple[str, str]] = []
+        floats: list[bool] = []
+        sources: list[_Source] = []
+        for adapter in adapters:
+            columns = {}
+            for signal in described[adapter.name][0].signals:
+                columns[signal.signal] = (len(keys), signal.dtype.startswith("float") and not signal.shape)
+                keys.append((adapter.name, signal.signal))
+                floats.append(columns[signal.signal][1])
+            for read, signals in adapter.reads():
+                wanted = [
+                    (columns[signal][0], signal, columns[signal][1])
+                    for signal in signals
+                    if signal in columns
+                ]
+                if wanted:
+                    sources.append(_Source(adapter, self.lane(adapter.name), read, wanted))
+        return _Group(readings.Columns(tuple(keys), tuple(floats)), sources)
+
+    def _finished(
+        self, message: DeviceInstructionMessage, result: Any, error: BaseException | None
+    ) -> Finished:
+        number = message.instruction_id
+        if isinstance(error, Stopped):
+            return Finished(number, stopped=True)
+        if isinstance(error, Failed):
+            if error.info.traceback:
+                log.debug("%s\n%s", error.info.error_message, error.info.traceback)
+            return Finished(number, error=error.info)
+        if error is not None:
+            log.error("%s failed", message.action.kind, exc_info=error)
+            device = getattr(message.action, "device", None)
+            return Finished(number, error=failures.failure(error, device, message.action.kind))
+        if isinstance(result, _WithReadBacks):
+            return Finished(number, result=result.result, read_backs=result.read_backs)
+        if isinstance(result, SessionChange):
+            return Finished(number, session=result)
+        return Finished(number, result=result)
+
+
+@dataclass(slots=True)
+class _WithReadBacks:
+    result: Any
+    read_backs: dict[str, Mapping[str, Any]]
+
+
+class _Submitted:
+    """An `Ending` of a `set` that was handed to a lane: done when the status that it returns is done."""
+
+    def __init__(self, future: Any):
+        self._future = future
+
+    @property
+    def done(self) -> bool:
+        if not self._future.done():
+            return False
+        status = self._status()
+        return status is None or status.done
+
+    def add_callback(self, callback: Callable[[Any], None]) -> None:
+        def chain(_: Any) -> None:
+            status = self._status()
+            if status is None:
+                callback(self)
+            else:
+                status.add_callback(callback)
+
+        self._future.add_done_callback(chain)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        error = self._future.exception()
+        if error is not None:
+            return error  # type: ignore[no-any-return]
+        status = self._status()
+        return None if status is None else failure_of(status)
+
+    def _status(self) -> Any:
+        return None if self._future.exception() is not None else self._future.result()
+
+
+def usable(devices: Mapping[str, OphydAdapter], name: str, server: str) -> OphydAdapter:
+    """A device that can be used now. Raises DeviceError with the reason."""
+    adapter = devices.get(name)
+    if adapter is None:
+        raise DeviceError(
+            f"there is no device {name!r} on the device server {server!r}",
+            code=ReasonCode.UNKNOWN_DEVICE,
+            device=name,
+        )
+    if adapter.state == "failed":
+        raise DeviceError(
+            f"{name} cannot be used: {adapter.error}", code=ReasonCode.NOT_CONNECTED, device=name
+        )
+    if adapter.state == "disabled":
+        raise DeviceError(
+            f"{name} is disabled; set `enabled: true` in its configuration (dev.{name}.enabled = True)",
+            code=ReasonCode.DEVICE_DISABLED,
+            device=name,
+        )
+    return adapter
+
+
+def _stage_afresh(adapter: OphydAdapter) -> list[Ending]:
+    """Stage; a device that an earlier scan left staged is unstaged first."""
+    try:
+        return adapter.stage()
+    except Exception as error:
+        if type(error).__name__ != "RedundantStaging":
+            raise
+        log.warning("%s was still staged; it is unstaged and staged again", adapter.name)
+        adapter.unstage()
+        return adapter.stage()
+
+
+def _fill(
+    source: _Source, found: Mapping[str, Mapping[str, Any]], values: list[Any], times: list[Any]
+) -> None:
+    """Put a reading into its columns. Raises DeviceError if it has not all that was described."""
+    for column, signal, is_float in source.wanted:
+        try:
+            item = found[signal]
+        except KeyError:
+            raise readings.missing_signal(source.adapter.name, signal, list(found)) from None
+        values[column] = readings.value_for(item["value"], is_float)
+        times[column] = item["timestamp"]
+
+
+def failure_of(ending: Any) -> BaseException | None:
+    """Why an ending that is done has failed. Statuses of old make have only `success`."""
+    ask = getattr(ending, "exception", None)
+    error = ask() if ask is not None else None
+    if error is not None:
+        return error if isinstance(error, BaseException) else error()  # type: ignore[no-any-return]
+    if getattr(ending, "success", True):
+        return None
+    return BECError("it failed without saying why", code=ReasonCode.DEVICE_FAILED)
+
+
+def _joined(problems: Sequence[ErrorInfo]) -> ErrorInfo:
+    """All problems as one, with the code and device of the first."""
+    first = problems[0]
+    if len(problems) == 1:
+        return first
+    return first.model_copy(
+        update={
+            "error_message": "; ".join(problem.error_message for problem in problems),
+            "traceback": "\n".join(problem.traceback for problem in problems if problem.traceback),
+        }
+    )
+
+
+def _number(adapter: OphydAdapter, target: Any) -> str:
+    try:
+        text = f"{float(target):.6g}"
+    except (TypeError, ValueError):
+        return repr(target)
+    return f"{text} {adapter.unit}" if adapter.unit else text

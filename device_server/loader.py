@@ -1,0 +1,597 @@
+"""From device configurations to devices: which class, with which arguments, connected or not, and what failed.
+
+Everything is tried, all failures are collected and told at once; a device that fails never takes others with it.
+Owned by the thread that runs a session change; the devices in force are replaced in one step by `commit`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+from bec_lib.devices import DeviceConfig, build_order, validate_devices
+from bec_lib.errors import BECError, ConfigError
+from bec_lib.plugins import DEVICES, import_object, load_plugins
+from device_server import failures
+from device_server.adapter import OphydAdapter
+
+log = logging.getLogger(__name__)
+
+# How many devices are connected at the same time, each in a thread of its own.
+CONNECT_THREADS = 48
+# A connect that does not obey its own timeout is given up this much later, seconds.
+GRACE_S = 1.0
+# Understood for every class, not handed to constructors that do not take them.
+SPECIAL_KEYS = frozenset({"limits", "labels", "name", "device_access", "device_mapping"})
+
+
+class DeviceEntry:
+    """A device as other devices see it by `device_manager.devices`: BEC's attributes, else those of the object."""
+
+    def __init__(self, adapter: OphydAdapter):
+        self._adapter = adapter
+
+    @property
+    def obj(self) -> Any:
+        return self._adapter.obj
+
+    @property
+    def name(self) -> str:
+        return self._adapter.name
+
+    @property
+    def enabled(self) -> bool:
+        return self._adapter.config.enabled
+
+    @property
+    def read_only(self) -> bool:
+        return self._adapter.config.readOnly
+
+    @property
+    def user_parameter(self) -> dict[str, Any]:
+        return self._adapter.config.userParameter
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._adapter.obj, name)
+
+
+class Devices:
+    """The devices in force, and while a session is prepared those that will be, by name."""
+
+    def __init__(self) -> None:
+        self.in_force: dict[str, OphydAdapter] = {}
+        self.preparing: dict[str, OphydAdapter] = {}
+
+    def get(self, name: str, default: Any = None) -> Any:
+        adapter = self.preparing.get(name) or self.in_force.get(name)
+        return default if adapter is None or adapter.obj is None else DeviceEntry(adapter)
+
+    def __getitem__(self, name: str) -> DeviceEntry:
+        found = self.get(name)
+        if found is None:
+            raise KeyError(name)
+        return found  # type: ignore[no-any-return]
+
+    def __getattr__(self, name: str) -> DeviceEntry:
+        found = self.get(name)
+        if found is None:
+            raise AttributeError(f"there is no device {name!r} in the session")
+        return found  # type: ignore[no-any-return]
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self.get(name) is not None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**self.in_force, **self.preparing})
+
+    def keys(self) -> list[str]:
+        return list(self)
+
+
+class DeviceManager:
+    """What a device class gets that names `device_manager` in its constructor."""
+
+    def __init__(self) -> None:
+        self.devices = Devices()
+        self.connector = SimpleNamespace()
+
+    @property
+    def current_session(self) -> dict[str, Any]:
+        """BEC's form of the session."""
+        return {
+            "devices": [
+                {"name": name, **adapter.config.as_raw()} for name, adapter in self.devices.in_force.items()
+            ]
+        }
+
+
+class ScanInfo:
+    """What a device class gets that names `scan_info` in its constructor: `msg` is the scan it is staged for."""
+
+    def __init__(self) -> None:
+        self.msg: Any = None
+
+    def begin(self, scan_id: str, scan_name: str, scan_number: int, values: Mapping[str, Any]) -> None:
+        """The scan that is being staged; values: `StageDevices.scan_info`."""
+        parameters = dict(values.get("scan_parameters") or {})
+        for name in ("exp_time", "frames_per_trigger", "settling_time"):
+            if name in values:
+                parameters.setdefault(name, values[name])
+        given = {key: value for key, value in values.items() if key != "scan_parameters"}
+        self.msg = SimpleNamespace(
+            **{
+                "num_points": None,
+                "info": {},
+                "request_inputs": {},
+                **given,
+                "scan_id": scan_id,
+                "scan_name": scan_name,
+                "scan_number": scan_number,
+                "scan_parameters": parameters,
+            }
+        )
+
+
+@dataclass
+class Prepared:
+    """A session that could be put into force. failed: name -> sentence; such devices are in `adapters`, too."""
+
+    adapters: dict[str, OphydAdapter] = field(default_factory=dict)
+    fresh: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def ready(self) -> list[str]:
+        return [name for name, adapter in self.adapters.items() if adapter.state != "failed"]
+
+
+class Loader:
+    """Builds and connects. server: the name of this device server; devices of others are not built."""
+
+    def __init__(self, server: str, manager: DeviceManager, scan_info: ScanInfo):
+        self._server = server
+        self._manager = manager
+        self._scan_info = scan_info
+        self._aliases: dict[str, Any] | None = None
+
+    @property
+    def in_force(self) -> dict[str, OphydAdapter]:
+        return self._manager.devices.in_force
+
+    def prepare(self, raw: Mapping[str, Any]) -> Prepared:
+        """Build and connect what is new or changed; devices whose configuration allows it are kept as they are.
+
+        raw: the whole session. Blocks up to the longest connectionTimeout. Never raises for a device's fault.
+        """
+        prepared = Prepared()
+        configs = self._validated(raw, prepared)
+        mine = {name: config for name, config in configs.items() if config.deviceServer == self._server}
+        self._manager.devices.preparing = prepared.adapters
+        try:
+            for name in build_order(configs):
+                if name in mine:
+                    self._build(name, mine[name], configs, prepared)
+            to_connect = [
+                prepared.adapters[name] for name in prepared.fresh if prepared.adapters[name].state == "ready"
+            ]
+            for adapter, problem in connect_all(to_connect):
+                adapter.state, adapter.error = "failed", problem
+                prepared.failed[adapter.name] = problem
+        finally:
+            self._manager.devices.preparing = {}
+        # In the order of the configuration, which is that in which people see them.
+        prepared.adapters = {name: prepared.adapters[name] for name in raw if name in prepared.adapters}
+        return prepared
+
+    def commit(self, prepared: Prepared, raw: Mapping[str, Any]) -> list[OphydAdapter]:
+        """Put prepared devices into force; those that are in force no more, still to be destroyed."""
+        old = self._manager.devices.in_force
+        for name, adapter in prepared.adapters.items():
+            if name not in prepared.fresh:
+                _apply_update(adapter, validate_devices({name: {**raw[name], "needs": []}})[name])
+        self._manager.devices.in_force = dict(prepared.adapters)
+        return [adapter for name, adapter in old.items() if prepared.adapters.get(name) is not adapter]
+
+    def discard(self, prepared: Prepared) -> list[OphydAdapter]:
+        """What was built for a session that will not be; still to be destroyed."""
+        return [prepared.adapters[name] for name in prepared.fresh if name in prepared.adapters]
+
+    # Inside
+
+    def _validated(self, raw: Mapping[str, Any], prepared: Prepared) -> dict[str, DeviceConfig]:
+        """Those that are right; others are put down as failed, so that one wrong entry does not hide the rest."""
+        try:
+            return validate_devices(raw)
+        except ConfigError:
+            pass
+        configs: dict[str, DeviceConfig] = {}
+        for name, fields in raw.items():
+            try:
+                alone = {**fields, "needs": []} if isinstance(fields, Mapping) else fields
+                configs[name] = validate_devices({name: alone}, source=name)[name]
+                missing = [other for other in fields.get("needs") or [] if other not in raw]
+                if missing:
+                    raise ConfigError(f"{name} needs {', '.join(missing)}, which is not in the configuration")
+            except ConfigError as error:
+                configs.pop(name, None)
+                prepared.failed[name] = str(error)
+                continue
+            if fields.get("needs"):
+                configs[name] = configs[name].model_copy(update={"needs": list(fields["needs"])})
+        # What needs a wrong one, or goes in circles, cannot be built either.
+        while True:
+            lost = {n for n, c in configs.items() if any(other not in configs for other in c.needs)}
+            if not lost:
+                break
+            for name in lost:
+                missing = [other for other in configs[name].needs if other not in configs]
+                prepared.failed[name] = f"{name} needs {', '.join(missing)}, which cannot be loaded"
+                del configs[name]
+        try:
+            build_order(configs)
+        except ConfigError as error:
+            for name in [n for n, c in configs.items() if c.needs]:
+                prepared.failed[name] = str(error)
+                del configs[name]
+        return configs
+
+    def _build(
+        self, name: str, config: DeviceConfig, configs: Mapping[str, DeviceConfig], prepared: Prepared
+    ) -> None:
+        running = self.in_force.get(name)
+        rebuilt = any(other in prepared.fresh for other in config.needs)
+        if (
+            running is not None
+            and running.state != "failed"
+            and not rebuilt
+            and _may_stay(running.config, config)
+        ):
+            prepared.adapters[name] = running
+            return
+        prepared.fresh.append(name)
+        try:
+            for other in config.needs:
+                if configs[other].deviceServer != self._server:
+                    raise ConfigError(
+                        f"{name} needs {other}, which the device server {configs[other].deviceServer!r} holds; give both "
+                        "the same deviceServer"
+                    )
+                if prepared.adapters[other].obj is None:
+                    raise ConfigError(f"{name} needs {other}, which failed: {prepared.failed.get(other, '')}")
+            obj, leftover = self._construct(name, config)
+        except Exception as error:
+            text = _building_sentence(error, name, config)
+            log.warning("%s", text, exc_info=not isinstance(error, BECError))
+            prepared.failed[name] = text
+            prepared.adapters[name] = OphydAdapter(name, config, None, state="failed", error=text)
+            return
+        adapter = OphydAdapter(name, config, obj, state="ready" if config.enabled else "disabled")
+        adapter.leftover = leftover
+        prepared.adapters[name] = adapter
+
+    def _construct(self, name: str, config: DeviceConfig) -> tuple[Any, dict[str, Any]]:
+        """The object, and what of deviceConfig is to be applied after connecting."""
+        from ophyd.ophydobj import OphydObject
+
+        cls: Any = self._class(config.deviceClass)
+        if not _is_subclass(cls, OphydObject):
+            raise ConfigError(
+                f"{config.deviceClass} is no device class (a subclass of ophyd's Device or Signal)",
+                device=name,
+            )
+        parameters = constructor_parameters(cls)
+        arguments = {
+            key: value for key, value in config.deviceConfig.items() if key in parameters and key != "name"
+        }
+        leftover = {
+            key: value
+            for key, value in config.deviceConfig.items()
+            if key not in parameters and key not in SPECIAL_KEYS
+        }
+        for key in leftover:
+            if not hasattr(cls, key):
+                known = sorted({*parameters, *_components(cls)} - {"self", "name", "parent"})
+                close = difflib.get_close_matches(key, known, n=1)
+                hint = f"; did you mean {close[0]!r}?" if close else ""
+                raise ConfigError(
+                    f"{name}: deviceConfig has {key!r}, which {config.deviceClass} does not take{hint}",
+                    device=name,
+                )
+        if "limits" in config.deviceConfig and "limits" not in parameters:
+            leftover["limits"] = config.deviceConfig["limits"]
+        if "device_manager" in parameters:
+            arguments["device_manager"] = self._manager
+        if "scan_info" in parameters:
+            arguments["scan_info"] = self._scan_info
+        use_control_layer_for(cls)
+        try:
+            return cls(name=name, **arguments), leftover
+        except NotImplementedError as error:
+            # Signals of EPICS that a constructor makes cannot be seen in the class.
+            if "control layer" not in str(error) or not use_epics():
+                raise
+            return cls(name=name, **arguments), leftover
+
+    def _class(self, path: str) -> Any:
+        module, _, last = path.rpartition(".")
+        if module and module.split(".")[0] != "ophyd_devices":
+            return import_object(path)
+        if module:
+            try:
+                return import_object(path)
+            except BECError:
+                # The simulated classes of BEC's device library under their own names, where it is not installed.
+                if last in self._known_names():
+                    return self._known_names()[last]
+                raise
+        found = self._known_names()
+        if path in found:
+            return found[path]
+        close = difflib.get_close_matches(path, found, n=1)
+        raise ConfigError(
+            f"there is no device class {path!r}{f'; did you mean {close[0]!r}?' if close else ''} (write package.module.Class, "
+            f"or one of {', '.join(sorted(found))})"
+        )
+
+    def _known_names(self) -> dict[str, Any]:
+        if self._aliases is None:
+            self._aliases = {}
+            plugins, failed = load_plugins(DEVICES)
+            for name, why in failed.items():
+                log.warning("device plugin %s: %s", name, why)
+            for plugin in plugins:
+                if inspect.isclass(plugin.value):
+                    self._aliases[plugin.name] = plugin.value
+                    continue
+                self._aliases.update(getattr(plugin.value, "CLASSES", {}))
+                for name in getattr(plugin.value, "__all__", ()):
+                    value = getattr(plugin.value, name, None)
+                    if inspect.isclass(value):
+                        self._aliases.setdefault(name, value)
+        return self._aliases
+
+
+# Connecting
+
+
+def connect_all(adapters: list[OphydAdapter]) -> list[tuple[OphydAdapter, str]]:
+    """Connect in parallel, each within its connectionTimeout; those that failed, with the reason in one sentence."""
+    failed: list[tuple[OphydAdapter, str]] = []
+    slow: list[OphydAdapter] = []
+    for adapter in adapters:
+        if not _is_connected(adapter.obj):
+            slow.append(adapter)
+            continue
+        problem = connect(adapter)
+        if problem:
+            failed.append((adapter, problem))
+    if not slow:
+        return failed
+    work: queue.SimpleQueue[OphydAdapter] = queue.SimpleQueue()
+    results: queue.SimpleQueue[tuple[OphydAdapter, str]] = queue.SimpleQueue()
+    for adapter in slow:
+        work.put(adapter)
+
+    def worker() -> None:
+        enter_thread()
+        while True:
+            try:
+                adapter = work.get_nowait()
+            except queue.Empty:
+                return
+            results.put((adapter, connect(adapter)))
+
+    threads = min(len(slow), CONNECT_THREADS)
+    for number in range(threads):
+        threading.Thread(target=worker, name=f"connect-{number + 1}", daemon=True).start()
+    rounds = -(-len(slow) // threads)
+    deadline = time.monotonic() + rounds * max(a.config.connectionTimeout for a in slow) + GRACE_S
+    waiting = {id(adapter): adapter for adapter in slow}
+    while waiting:
+        try:
+            adapter, problem = results.get(timeout=max(0.0, deadline - time.monotonic()))
+        except queue.Empty:
+            break
+        waiting.pop(id(adapter), None)
+        if problem:
+            failed.append((adapter, problem))
+    for adapter in waiting.values():
+        failed.append((adapter, _late(adapter)))
+    return failed
+
+
+def connect(adapter: OphydAdapter) -> str:
+    """Connect one device and apply what its constructor did not take; why it failed, or nothing."""
+    name, obj = adapter.name, adapter.obj
+    try:
+        if hasattr(obj, "wait_for_connection"):
+            obj.wait_for_connection(timeout=adapter.config.connectionTimeout)
+        if callable(getattr(obj, "on_connected", None)):
+            obj.on_connected()
+    except TimeoutError as error:
+        text = " ".join(str(error).split())
+        return f"{_late(adapter)}{f' ({text})' if text else ''}"
+    except Exception as error:
+        log.warning("%s", name, exc_info=True)
+        return failures.sentence(error, name, "be connected")
+    for key, value in adapter.leftover.items():
+        try:
+            _apply(adapter, key, value)
+        except Exception as error:
+            log.warning("%s", name, exc_info=True)
+            return f"{name}: deviceConfig {key}={value!r} could not be applied: {error}"
+    try:
+        adapter.first_reading = dict(adapter.read())
+    except Exception as error:  # noqa: BLE001 - it may work later; whoever reads it then is told
+        log.warning("%s", failures.sentence(error, name, "be read after connecting"))
+    return ""
+
+
+def _is_connected(obj: Any) -> bool:
+    """Whether there is nothing to wait for, and the class does not connect in a way of its own."""
+    from ophyd import Device, Signal
+
+    own = getattr(type(obj), "wait_for_connection", None)
+    return (
+        own in (Device.wait_for_connection, Signal.wait_for_connection, None)
+        and not hasattr(obj, "on_connected")
+        and bool(obj.connected)
+    )
+
+
+def _late(adapter: OphydAdapter) -> str:
+    return f"{adapter.name} did not connect within {adapter.config.connectionTimeout:g} s"
+
+
+def _apply(adapter: OphydAdapter, key: str, value: Any) -> None:
+    if key == "limits":
+        adapter.set_limits(value)
+        return
+    target = getattr(adapter.obj, key)
+    if hasattr(target, "put") and hasattr(target, "read"):
+        target.put(value)
+    elif callable(target):
+        raise ConfigError(f"{key} is a method")
+    else:
+        setattr(adapter.obj, key, value)
+
+
+# Changing a running device
+
+
+def _may_stay(old: DeviceConfig, new: DeviceConfig) -> bool:
+    """Whether a change leaves the object as it is."""
+
+    def fixed(config: DeviceConfig) -> tuple[Any, ...]:
+        arguments = {key: value for key, value in config.deviceConfig.items() if key != "limits"}
+        return config.deviceClass, config.enabled, config.deviceServer, config.needs, arguments
+
+    return fixed(old) == fixed(new)
+
+
+def _apply_update(adapter: OphydAdapter, config: DeviceConfig) -> None:
+    before, adapter.config = adapter.config, config.model_copy(update={"needs": adapter.config.needs})
+    limits = config.deviceConfig.get("limits")
+    if limits != before.deviceConfig.get("limits") and adapter.state == "ready":
+        adapter.set_limits(limits)
+
+
+# Classes
+
+
+@functools.cache
+def constructor_parameters(cls: Any) -> frozenset[str]:
+    """Names that the constructor takes, those of its bases included as far as it passes keywords on."""
+    names: set[str] = set()
+    for kind in cls.__mro__:
+        init = kind.__dict__.get("__init__")
+        if init is None:
+            continue
+        try:
+            parameters = inspect.signature(init).parameters.values()
+        except (TypeError, ValueError):
+            break
+        names.update(
+            parameter.name
+            for parameter in parameters
+            if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        )
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+            break
+    return frozenset(names - {"self"})
+
+
+def _is_subclass(value: Any, parent: type) -> bool:
+    return inspect.isclass(value) and issubclass(value, parent)
+
+
+def _components(cls: Any) -> list[str]:
+    return list(getattr(cls, "component_names", ()))
+
+
+def _building_sentence(error: BaseException, name: str, config: DeviceConfig) -> str:
+    if isinstance(error, BECError):
+        text = str(error)
+        return text if text.startswith(f"{name}") else f"{name} cannot be built: {text}"
+    text = " ".join(str(error).split()) or type(error).__name__
+    return f"{name} cannot be built: {config.deviceClass} raised {type(error).__name__}: {text}"
+
+
+# ophyd's control layer
+
+
+def import_ophyd() -> None:
+    """Import ophyd without EPICS, which starts eight threads; `use_epics` brings it in when a device wants it."""
+    os.environ.setdefault("OPHYD_CONTROL_LAYER", "dummy")
+    # Each Status would otherwise open a span for a collector that is not there.
+    os.environ.setdefault("OTEL_SDK_DISABLED", "true")
+    import ophyd
+
+    logging.getLogger("ophyd").setLevel(logging.WARNING)
+    log.debug("ophyd %s with control layer %s", ophyd.__version__, ophyd.cl.name)
+
+
+def use_control_layer_for(cls: Any) -> None:
+    """Bring in EPICS if the class has signals of it."""
+    if needs_epics(cls):
+        use_epics()
+
+
+def use_epics() -> bool:
+    """Switch to the real control layer; whether there was anything to switch."""
+    import ophyd
+
+    if ophyd.cl.name != "dummy":
+        return False
+    ophyd.set_cl("any" if os.environ.get("OPHYD_CONTROL_LAYER") == "dummy" else None)
+    return ophyd.cl.name != "dummy"
+
+
+@functools.cache
+def needs_epics(cls: Any) -> bool:
+    """Whether the class or one of its components talks to EPICS."""
+    from ophyd import Component
+    from ophyd.signal import EpicsSignalBase
+
+    if issubclass(cls, EpicsSignalBase):
+        return True
+    components = getattr(cls, "_sig_attrs", {}).values()
+    return any(
+        needs_epics(component.cls)
+        for component in components
+        if isinstance(component, Component) and _is_subclass(component.cls, object)
+    )
+
+
+def enter_thread() -> None:
+    """To be called by each thread that uses devices: EPICS wants to know them."""
+    import ophyd
+
+    if ophyd.cl is not None and ophyd.cl.name == "pyepics":
+        import epics
+
+        epics.ca.use_initial_context()
+
+
+def destroy_all(adapters: list[OphydAdapter], then: Callable[[], None] = lambda: None) -> None:
+    """Let go of devices in a thread of its own: it may take long, and nobody waits for it."""
+    if not adapters:
+        return
+
+    def run() -> None:
+        enter_thread()
+        for adapter in adapters:
+            adapter.destroy()
+        then()
+
+    threading.Thread(target=run, name="destroy", daemon=True).start()
