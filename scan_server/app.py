@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from bec_lib.broker import Batch, Delivery, LatestWatcher, Malformed
+from bec_lib.broker import Batch, Delivery, Malformed
 from bec_lib.devices.registry import Registry
 from bec_lib.endpoints import DAY, Endpoint, MessageEndpoints
 from bec_lib.errors import MessageError, ParameterError, ReasonCode
@@ -24,11 +24,8 @@ from bec_lib.messages import (
     ControlKind,
     DeviceConfigMessage,
     DeviceControlMessage,
-    DeviceInfoMessage,
     DeviceInstructionMessage,
     DeviceInstructionResponse,
-    DeviceMessage,
-    DeviceServerInfoMessage,
     DeviceSessionMessage,
     ErrorInfo,
     ItemState,
@@ -92,7 +89,7 @@ class ScanServer:
         self._revision = 0
         self._registry = Registry()
         self._session: DeviceSessionMessage | None = None
-        self._boots: dict[str, str] = {}
+        self._lives: dict[str, tuple[str, int]] = {}
         self._account = ""
         self._assembled: dict[str, Assembled] = {}
         self._workers: dict[str, Worker] = {}
@@ -104,7 +101,6 @@ class ScanServer:
         self._change_ids: dict[str, str] = {}
         self._change_due = 0.0
         self._epochs = itertools.count(1)
-        self._watcher: LatestWatcher | None = None
 
     # The frame calls these
 
@@ -120,8 +116,6 @@ class ScanServer:
         before = self._state
         self._restore(turn)
         self._commit(turn, before, always=True)
-        self._watcher = LatestWatcher(self._broker, self._inbox.post_many, name="device-servers")
-        self._watcher.watch([MessageEndpoints.device_server_info(server) for server in self._servers])
         hellos = self._broker.entries(MessageEndpoints.client_hello)
         for item in hellos:
             if isinstance(item, Delivery):
@@ -165,8 +159,6 @@ class ScanServer:
         self._commit(turn, before)
 
     def stop(self) -> None:
-        if self._watcher is not None:
-            self._watcher.stop()
         for worker in self._workers.values():
             worker.stop()
 
@@ -214,8 +206,6 @@ class ScanServer:
                 turn.cursors[event.endpoint] = event.entry_id
                 if control.kind == "stop" and control.devices is None and control.scan_id is None:
                     self._apply(q.DevicesStopped(event.user), turn)
-            case Delivery(message=DeviceServerInfoMessage() as info):
-                self._take_server_info(info)
             case Delivery(message=DeviceInstructionResponse() as reply):
                 self._take_session_reply(reply, turn)
             case Malformed():
@@ -493,19 +483,28 @@ class ScanServer:
             turn.facts_are_fresh = True
 
     def _refresh(self, names: list[str]) -> None:
+        """Ask for what is known of these devices, and for the account, in one round trip. If a device server has begun
+        a new life or a new session meanwhile, ask for all devices.
+        """
+        servers = [MessageEndpoints.device_server_info(server) for server in self._servers]
         infos = [MessageEndpoints.device_info(name) for name in names]
         readbacks = [MessageEndpoints.device_readback(name) for name in names]
         try:
-            found = self._broker.get_many([MessageEndpoints.account, *infos, *readbacks])
+            found = self._broker.get_many([MessageEndpoints.account, *servers, *infos, *readbacks])
         except MessageError as error:
-            log.error("what is known of %s cannot be read: %s", ", ".join(names), error)
+            log.error("what is known of the devices cannot be read: %s", error)
             return
-        self._account = found[0].message.account if found[0] else ""
-        known = [item.message if item else None for item in found[1:]]
+        account, *known = [item.message if item else None for item in found]
+        self._account = account.account if account else ""
+        lives = {life.server: (life.boot_id, life.session_version) for life in known[: len(servers)] if life}
+        told, read = known[len(servers) : len(servers) + len(names)], known[len(servers) + len(names) :]
         self._registry = self._registry.with_facts(
-            {n: m for n, m in zip(names, known, strict=False) if isinstance(m, DeviceInfoMessage)},
-            {n: m for n, m in zip(names, known[len(names) :], strict=True) if isinstance(m, DeviceMessage)},
+            {name: info for name, info in zip(names, told, strict=True) if info is not None},
+            {name: reading for name, reading in zip(names, read, strict=True) if reading is not None},
         )
+        if lives != self._lives:
+            self._lives = lives
+            self._refresh(list(self._registry))
 
     def _load_session(self) -> None:
         try:
@@ -523,17 +522,7 @@ class ScanServer:
         except ValidationError as error:
             log.error("the device session in Redis holds what is no device: %s", error)
             self._registry = Registry()
-        self._learn_all()
-
-    def _learn_all(self) -> None:
-        """What the device servers say of all devices. Asked after a change of the session or a device server's start."""
-        if len(self._registry):
-            self._refresh(list(self._registry))
-
-    def _take_server_info(self, info: DeviceServerInfoMessage) -> None:
-        if self._boots.get(info.server) != info.boot_id:
-            self._boots[info.server] = info.boot_id
-            self._learn_all()
+        self._refresh(list(self._registry))
 
     def _start_epochs(self) -> None:
         assert self._service.lease is not None
