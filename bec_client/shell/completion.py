@@ -1,27 +1,40 @@
-"""Device names inside calls: `mv(sa<TAB>` and `scans.line_scan(sa<TAB>` offer dev.samx, dev.samy."""
+"""Completion of what IPython does not look into: chains such as `dev.samx.ve<TAB>`, and device names in calls.
+
+IPython evaluates only what is surely harmless, and `dev.samx` is a call of a `__getattr__` to it; evaluating more would
+let `mv(dev.samx, 1).<TAB>` move a motor. Here chains of names are followed through the client's own objects alone, and
+nothing is asked of a device.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from bec_client.dap import DAP, Fit, Model
+from bec_client.devices import Device, DeviceContainer, Signal
+from bec_client.history import Group, ReadoutGroupsOfFile, ScanData
+from bec_client.report import ScanReport
+from bec_client.scan_item import LiveData, LiveDevice, ScanItem
 from bec_lib.errors import BECError
 
 if TYPE_CHECKING:
     from bec_client.client import BECClient
 
 _CALL = re.compile(r"(?:scans\.\w+|\bu?mvr?|\bwm|dev\.wm)\(([^()]*)$")
+_CHAIN = re.compile(r"^([A-Za-z]\w*(?:\.[A-Za-z]\w*)*)\.(\w*)$")
+# Their attributes may be looked up: it costs a look into memory, Redis or a file at most.
+_OPEN = (DAP, Model, Fit, ScanReport, ScanItem, ScanData, Group, ReadoutGroupsOfFile, LiveData, LiveDevice)
 
 
-def complete_devices(shell: Any, client: BECClient, text: str) -> list[str]:
-    """Completions of the word under the cursor, if it is an argument of a scan or a move."""
-    completer = shell.Completer
-    line = getattr(completer, "line_buffer", "") or ""
-    return candidates(line, text, client)
+def complete(shell: Any, client: BECClient, text: str) -> list[str]:
+    """Completions of the word under the cursor."""
+    line = getattr(shell.Completer, "line_buffer", "") or ""
+    return [*devices_in_call(line, text, client), *names_in_chain(text, shell.user_ns)]
 
 
-def candidates(line: str, text: str, client: BECClient) -> list[str]:
-    """What may stand at the end of the line in place of `text`."""
+def devices_in_call(line: str, text: str, client: BECClient) -> list[str]:
+    """Devices that may stand at the end of the line in place of `text`: `mv(sa<TAB>` offers dev.samx."""
     found = _CALL.search(line)
     if not found or "." in text or text.startswith(("'", '"')):
         return []
@@ -33,3 +46,39 @@ def candidates(line: str, text: str, client: BECClient) -> list[str]:
     except BECError:
         return []
     return [f"dev.{name}" for name in names if name.startswith(text)]
+
+
+def names_in_chain(text: str, names: Mapping[str, Any]) -> list[str]:
+    """What may follow a chain of names that leads through the client's objects."""
+    found = _CHAIN.match(text)
+    if not found:
+        return []
+    chain, start = found.groups()
+    root, *steps = chain.split(".")
+    if root not in names:
+        return []
+    item = names[root]
+    try:
+        for step in steps:
+            item = _step(item, step)
+            if item is None:
+                return []
+        if not isinstance(item, (DeviceContainer, Device, Signal, *_OPEN)):
+            return []
+        return [f"{chain}.{n}" for n in dir(item) if n.startswith(start) and (start or not n.startswith("_"))]
+    except (BECError, AttributeError, KeyError):
+        return []
+
+
+def _step(item: Any, name: str) -> Any:
+    """The attribute, if looking it up asks no device; else None."""
+    if isinstance(item, DeviceContainer):
+        return item.get(name)
+    if isinstance(item, (Device, Signal)):
+        path = f"{item._path}.{name}" if item._path else name
+        if hasattr(type(item), name) or item._entry.method(path) is not None:
+            return None
+        return getattr(item, name)
+    if isinstance(item, _OPEN):
+        return getattr(item, name, None)
+    return vars(item).get(name) if hasattr(item, "__dict__") else None

@@ -33,7 +33,7 @@ class BecPrompts(Prompts):
             except BECError:
                 color = _RED
         return [
-            ((*Token.Prompt, color), "") if False else (_style(color), "● "),
+            (_style(color), "● "),
             (Token.Prompt, f"{account} " if account else ""),
             (Token.Prompt, "["),
             (Token.PromptNum, str(self.shell.execution_count)),

@@ -12,9 +12,9 @@ from traitlets.config import Config
 
 from bec_client import tables
 from bec_client.report import ScanInterruption
-from bec_client.shell.completion import complete_devices
+from bec_client.shell.completion import complete
 from bec_client.shell.magics import BecMagics
-from bec_client.shell.prompt import BecPrompts, bind_interrupt
+from bec_client.shell.prompt import STYLES, BecPrompts, bind_interrupt
 from bec_lib.errors import BECError, BrokerError
 from bec_lib.messages import AlarmMessage, Severity
 
@@ -42,6 +42,7 @@ def settings() -> Config:
     config.TerminalInteractiveShell.confirm_exit = False
     config.TerminalInteractiveShell.autocall = 0
     config.TerminalInteractiveShell.term_title_format = "BEC"
+    config.TerminalInteractiveShell.highlighting_style_overrides = STYLES
     # Jedi evaluates nothing of remote objects; completion by `dir` knows the devices.
     config.Completer.use_jedi = False
     config.IPCompleter.use_jedi = False
@@ -60,7 +61,7 @@ def prepare(shell: TerminalInteractiveShell, client: BECClient) -> None:
     shell.register_magics(BecMagics(shell, client))
     shell.set_custom_exc((BECError,), _show_error)
     if shell.Completer is not None:
-        shell.Completer.custom_matchers.append(lambda text: complete_devices(shell, client, text))
+        shell.Completer.custom_matchers.append(lambda text: complete(shell, client, text))
     bind_interrupt(shell, client)
     client.show_last_traceback = lambda: shell.showtraceback(_last_error(shell))  # type: ignore[attr-defined]
     _speak_up(shell, client)

@@ -1,0 +1,122 @@
+"""The shell's parts: completion, prompt, magics, and the panel for errors. The shell itself is tried in a terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from IPython.terminal.interactiveshell import TerminalInteractiveShell
+
+from bec_client.report import ScanInterruption
+from bec_client.shell import start
+from bec_client.shell.completion import devices_in_call, names_in_chain
+from bec_client.tables import as_text, error_panel
+from bec_lib import messages as m
+from bec_lib.errors import BECError, LimitError
+
+
+@pytest.fixture
+def shell(bec: Any) -> Any:
+    TerminalInteractiveShell.clear_instance()
+    config = start.settings()
+    config.HistoryManager.enabled = False
+    made = TerminalInteractiveShell.instance(config=config)
+    start.prepare(made, bec)
+    yield made
+    TerminalInteractiveShell.clear_instance()
+
+
+def completions(shell: Any, line: str) -> list[str]:
+    return shell.complete(
+        line.rsplit("(", maxsplit=1)[-1].rsplit(" ", maxsplit=1)[-1], line=line, cursor_pos=len(line)
+    )[1]
+
+
+def test_devices_and_their_signals_are_completed(shell: Any, fleet: Any) -> None:
+    assert any(item.endswith("samx") for item in completions(shell, "dev.sa"))
+    assert "dev.samx.velocity" in completions(shell, "dev.samx.velo")
+    assert "dev.samx.velocity.get" in completions(shell, "dev.samx.velocity.ge")
+    assert any(item.endswith("line_scan") for item in completions(shell, "scans.li"))
+    assert "bec.dap.GaussianModel.fit" in completions(shell, "bec.dap.GaussianModel.fi")
+    assert not fleet.requests, "completion must ask no device"
+
+
+def test_devices_are_completed_inside_calls(shell: Any) -> None:
+    assert "dev.samx" in completions(shell, "scans.line_scan(sa")
+    assert "dev.bpm4i" in completions(shell, "umv(bp")
+
+
+@pytest.mark.parametrize(
+    ("line", "text", "expected"),
+    [
+        ("mv(", "", ["dev.samx", "dev.bpm4i", "dev.eyefoc"]),
+        ("scans.line_scan(dev.samx, -1, 1, b", "b", ["dev.bpm4i"]),
+        ("scans.line_scan(dev.samx, -1, 1, steps=b", "b", []),
+        ("print(sa", "sa", []),
+        ("mv('sa", "'sa", []),
+    ],
+)
+def test_where_a_device_may_stand(bec: Any, line: str, text: str, expected: list[str]) -> None:
+    assert devices_in_call(line, text, bec) == expected
+
+
+def test_chains_stop_at_calls_and_at_values_of_devices(bec: Any, fleet: Any) -> None:
+    names = {"dev": bec.devices, "x": 3}
+    assert names_in_chain("dev.samx.position.re", names) == []
+    assert names_in_chain("dev.samx.tolerance.re", names) == []
+    assert names_in_chain("x.re", names) == []
+    assert names_in_chain("nobody.re", names) == []
+    assert not fleet.requests
+
+
+def test_the_prompt_shows_state_account_and_next_scan(shell: Any, bec: Any, fleet: Any) -> None:
+    bec.account = "p12345"
+    fleet.broker.put(start_endpoints().scan_number, m.ScanNumberMessage(scan_number=41))
+    text = "".join(part for _, part in shell.prompts.in_prompt_tokens())
+    assert text == "● p12345 [1/42] ❯❯ "
+    fleet.alive.remove("scan_server")
+    fleet.beat()
+    bec.service_status._seen.clear()
+    assert "Bad" in str(shell.prompts.in_prompt_tokens()[0][0])
+
+
+def test_our_errors_are_one_panel(shell: Any, fleet: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    shell.run_cell("scans.line_scan(dev.samx, -1, 1, stepz=3)")
+    out = capsys.readouterr().out
+    assert "The call is not right" in out
+    assert "line_scan has no keyword 'stepz'" in out
+    assert "Traceback" not in out
+    shell.run_cell("bec.show_last_traceback()")
+    assert "ParameterError" in capsys.readouterr().out
+
+
+def test_a_pause_is_no_error(shell: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    shell.push({"pause": ScanInterruption("Scan 1 is paused after point 3 of 5.")})
+    shell.run_cell("raise pause")
+    out = capsys.readouterr().out
+    assert "Scan 1 is paused after point 3 of 5." in out
+    assert "Error" not in out
+
+
+def test_the_panel_has_what_where_and_why() -> None:
+    text = as_text(
+        error_panel(LimitError("samx cannot move to 12 mm: its limits are -10 to 10 mm", device="samx"))
+    )
+    assert "Out of limits" in text
+    assert "samx cannot move to 12 mm" in text
+    assert "device samx" in text
+    assert "BECError" in as_text(error_panel(BECError("")))
+
+
+def test_magics_command_the_queue(shell: Any, fleet: Any) -> None:
+    for line in ("%pause", "%deferred_pause", "%resume", "%restart", "%abort", "%halt"):
+        shell.run_cell(line)
+    assert [command.action.value for command in fleet.commands] == [
+        "pause", "deferred_pause", "continue", "restart", "abort", "halt",
+    ]  # fmt: skip
+
+
+def start_endpoints() -> Any:
+    from bec_lib.endpoints import MessageEndpoints
+
+    return MessageEndpoints
