@@ -35,3 +35,17 @@ def uuid7(unix_seconds: float, random_bits: bytes) -> str:
 def new_id(clock: Clock) -> str:
     """A fresh identifier, by the given clock."""
     return uuid7(clock.now(), clock.random_bytes(10))
+
+
+def entry_order(entry_id: str) -> tuple[int, int]:
+    """A stream entry's id as numbers, which sort like the stream: milliseconds and sequence."""
+    milliseconds, _, sequence = entry_id.partition("-")
+    return int(milliseconds), int(sequence or 0)
+
+
+def just_before(entry_id: str) -> str:
+    """The stream position after which `entry_id` is the next entry to be read."""
+    milliseconds, sequence = entry_order(entry_id)
+    if sequence:
+        return f"{milliseconds}-{sequence - 1}"
+    return f"{max(0, milliseconds - 1)}-{2**64 - 1 if milliseconds else 0}"

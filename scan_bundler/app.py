@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from bec_lib.broker import Batch, Delivery, Malformed
 from bec_lib.endpoints import DAY, Endpoint, MessageEndpoints
 from bec_lib.errors import StreamConflict
+from bec_lib.ids import entry_order, just_before
 from bec_lib.messages import (
     BaselineMessage,
     PointsMessage,
@@ -288,7 +289,7 @@ class BundlerApp:
     def _cursor(self) -> str:
         """How far the status stream need not be read again: up to the oldest scan that is not sealed."""
         opened = [scan.opened_id for scan in self._scans.values() if not scan.sealed]
-        return min((just_before(entry) for entry in opened), key=_id_key, default=self._status_id)
+        return min((just_before(entry) for entry in opened), key=entry_order, default=self._status_id)
 
     def _resynchronise(self, conflict: StreamConflict) -> None:
         """A points stream is not where it was thought to be: see where it stands, and fold again."""
@@ -311,16 +312,3 @@ class BundlerApp:
             scan.fold, scan.has_baseline = fold, fold.baseline_done
             scan.cursors = {scan.schema: "0", scan.readings: "0"}
             self._follow(scan)
-
-
-def just_before(entry_id: str) -> str:
-    """The stream position from which `entry_id` is the next entry that is read."""
-    milliseconds, sequence = _id_key(entry_id)
-    if sequence:
-        return f"{milliseconds}-{sequence - 1}"
-    return f"{max(0, milliseconds - 1)}-{2**64 - 1 if milliseconds else 0}"
-
-
-def _id_key(entry_id: str) -> tuple[int, int]:
-    milliseconds, _, sequence = entry_id.partition("-")
-    return int(milliseconds), int(sequence or 0)

@@ -22,7 +22,7 @@ from bec_lib.messages import (
 )
 from bec_lib.service import Service, ServiceConfig
 from bec_lib.testing import FakeClock, fake_broker, fake_server
-from scan_bundler.app import GRACE_S, BundlerApp, just_before
+from scan_bundler.app import GRACE_S, BundlerApp
 
 SCHEMA = ScanSchemaMessage(
     scan_id="s1",
@@ -345,11 +345,3 @@ def test_progress_is_sent_at_once_and_then_at_most_every_interval(bench: Bench) 
     assert shown() == 1.0
     bench.wait(0.1)
     assert shown() == 3.0
-
-
-@pytest.mark.parametrize(
-    ("entry", "before"),
-    [("5-3", "5-2"), ("5-0", "4-18446744073709551615"), ("0-1", "0-0"), ("0-0", "0-0")],
-)
-def test_the_position_just_before_an_entry(entry: str, before: str) -> None:
-    assert just_before(entry) == before
