@@ -113,7 +113,7 @@ def start(
     read, write = os.pipe()
     command = [sys.executable, "-m", "deploy.supervisor", *arguments, "--report", str(write)]
     try:
-        with _signals_later(), open(log_path or os.devnull, "ab") as output:
+        with signals_later(), open(log_path or os.devnull, "ab") as output:
             supervisor = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -146,7 +146,7 @@ def start(
 
 
 @contextlib.contextmanager
-def _signals_later() -> Iterator[None]:
+def signals_later() -> Iterator[None]:
     """Signals that arrive inside are heard at its end: a process must not be made and lost in the same moment."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -10,33 +10,27 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
-import secrets
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from deploy import control
 from deploy.own_library import require_own_library
+from deploy.temporary import TemporaryFleet
 
 if TYPE_CHECKING:
     from bec_client import BECClient
 
-CONFIG = """\
-# The deployment of one run of the demo.
-deployment: {name}
-state_path: {state}
-data_path: {data}
-facility:
-  instrument: demo beamline
-  source: {{name: Simulated Light Source, type: Synchrotron X-ray Source, probe: x-ray}}
-"""
+FACILITY = {
+    "instrument": "demo beamline",
+    "source": {"name": "Simulated Light Source", "type": "Synchrotron X-ray Source", "probe": "x-ray"},
+}
 DEVICES = Path(__file__).parent / "configs" / "demo.yaml"
 # The scan must find it: the peak that demo.yaml describes.
 PEAK = "bpm4i"
@@ -52,12 +46,10 @@ class Demo:
     def __init__(self, folder: Path):
         self._parent = folder
         self._folder = folder
-        self._state = Path()
-        self._config = Path()
+        self._fleet: TemporaryFleet | None = None
         self._began = time.monotonic()
         self._step = 0
         self._is_cleaning = False
-        self._supervisor = 0
 
     def main(self) -> int:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -94,12 +86,16 @@ class Demo:
     # The story
 
     def _run(self) -> None:
-        self._make_folders()
-        self._start_fleet()
-        self._load_devices()
+        self._make_folder()
+        with control.signals_later():
+            self._fleet = TemporaryFleet(
+                prefix="bec-demo", data=self._folder, settings={"facility": FACILITY}
+            )
+        self._start(self._fleet)
+        self._load_devices(self._fleet)
         from bec_client import BECClient
 
-        with BECClient(self._config, program="demo") as bec:
+        with BECClient(self._fleet.config, program="demo") as bec:
             report = self._scan_line(bec)
             fit = self._fit(bec, report)
             self._move(bec, fit)
@@ -118,7 +114,7 @@ class Demo:
             print(f"{faint}   {why}{plain}")
         print(flush=True)
 
-    def _make_folders(self) -> None:
+    def _make_folder(self) -> None:
         from bec_lib.errors import StorageError
 
         stamp = time.strftime("%Y-%m-%d_%H%M%S")
@@ -133,38 +129,32 @@ class Demo:
             raise StorageError(
                 f"the demo cannot write its results to {self._parent} ({error.strerror}); name another folder with --output"
             ) from error
-        self._state = Path(tempfile.mkdtemp(prefix="bec-demo-"))
-        self._config = self._state / "bec.yaml"
-        name = f"demo-{os.getpid()}-{secrets.token_hex(2)}"
-        self._config.write_text(CONFIG.format(name=name, state=self._state, data=self._folder))
 
-    def _start_fleet(self) -> None:
-        from deploy import control
-
+    def _start(self, fleet: TemporaryFleet) -> None:
         self._heading(
             "Starting a private Redis and the six services",
             "Each service is a process; they talk through Redis. This is what `bec-server start` does.",
         )
+
         def tell(line: dict[str, Any]) -> None:
             match line.get("event"):
                 case "redis":
-                    print(f"   redis {line['version']:<12} ready", flush=True)
+                    print(f"   {'redis':<18} version {line['version']}", flush=True)
                 case "running":
-                    print(f"   {line['service']:<18} running  {line['after_s']:4.1f} s", flush=True)
+                    print(f"   {line['service']:<18} running, {line['after_s']:4.1f} s", flush=True)
                 case "ended":
                     print(f"   {line['service']:<18} ended: {line['reason']}", flush=True)
 
-        # Tied: should even this process be killed, the fleet goes with it.
-        self._supervisor = control.start(["--config", str(self._config), "--tied"], None, tell)
+        fleet.start(tell)
 
-    def _load_devices(self) -> None:
+    def _load_devices(self, fleet: TemporaryFleet) -> None:
         from bec_lib.errors import BECError
 
         self._heading(
             "Loading the simulated beamline",
             f"bec config load {_short(DEVICES)}   (motors, a beam monitor with a peak, a camera, ring current ...)",
         )
-        command = [sys.executable, "-m", "bec_client.cli", "--config", str(self._config), "config", "load"]
+        command = [sys.executable, "-m", "bec_client.cli", "--config", str(fleet.config), "config", "load"]
         with _child([*command, str(DEVICES)]) as loading:
             if loading.wait() != 0:
                 raise BECError("the demo's devices could not be loaded")
@@ -235,20 +225,12 @@ class Demo:
     # The end
 
     def _clean_up(self, keep_logs: bool) -> None:
-        from bec_lib.service.config import load_service_config
-        from deploy import control
-        from deploy.places import places_of
-
-        if self._supervisor:
-            with contextlib.suppress(control.NotRunning):
-                control.stop(places_of(load_service_config(self._config)).control)
-            control.wait_gone(self._supervisor, 30.0)
-        if self._state != Path():
-            logs = self._state / "logs"
-            if keep_logs and logs.is_dir():
-                shutil.copytree(logs, self._folder / "logs", dirs_exist_ok=True)
+        if self._fleet is not None:
+            self._fleet.stop()
+            if keep_logs and self._fleet.logs.is_dir():
+                shutil.copytree(self._fleet.logs, self._folder / "logs", dirs_exist_ok=True)
                 print(f"the logs are in {_short(self._folder / 'logs')}", file=sys.stderr)
-            shutil.rmtree(self._state, ignore_errors=True)
+            self._fleet.remove()
         # An interrupted demo may have nothing to show.
         for folder in (self._folder, self._parent):
             with contextlib.suppress(OSError):
