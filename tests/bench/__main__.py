@@ -66,7 +66,7 @@ class Bench:
 
     def server(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "deploy", *arguments, "--config", str(self.config_file)],
+            [str(Path(sys.executable).parent / "bec-server"), *arguments, "--config", str(self.config_file)],
             check=False,
             capture_output=True,
             text=True,
