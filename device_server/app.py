@@ -7,6 +7,7 @@ thread by posting to its inbox.
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import logging
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 
 from bec_lib.broker import Batch, Delivery, Malformed
 from bec_lib.endpoints import Endpoint, MessageEndpoints
-from bec_lib.errors import BECError, ReasonCode
+from bec_lib.errors import BECError, MessageError, ReasonCode
 from bec_lib.messages import (
     ClientHelloMessage,
     ControlKind,
@@ -33,7 +34,7 @@ from bec_lib.messages import (
     StageDevices,
 )
 from bec_lib.service import Event, Service, ThreadedInbox
-from device_server import output
+from device_server import output, readings
 from device_server.adapter import OphydAdapter
 from device_server.calls import CallDone, Calls
 from device_server.control import Control, StopFailed
@@ -55,6 +56,8 @@ log = logging.getLogger(__name__)
 
 # A batch that takes longer than this means that the broker is away: what moves is stopped.
 BROKER_LOST_S = 2.0
+# How long the end of this process waits for the `stop` of devices that are moving.
+STOP_S = 3.0
 # Read-backs that ride on a scan's blocks, seconds between two of one device.
 SCAN_READBACK_S = 0.2
 # Python hands the interpreter to a waiting thread after this long; its default of 5 ms would be a call's whole budget.
@@ -181,7 +184,8 @@ class DeviceServer:
 
     def stop(self) -> None:
         self._control.close()
-        self._control.stop_devices(self._involved(None))
+        # The threads of the pool end with the process: wait until the stops have been sent.
+        concurrent.futures.wait(self._control.stop_devices(self._involved(None)), timeout=STOP_S)
         self._timers.close()
         self._pool.close()
 
@@ -335,29 +339,47 @@ class DeviceServer:
     def _append_block(self, block: Block, batch: Batch) -> None:
         run = block.run
         endpoint = self._reading_endpoints.get(block.scan_id) or MessageEndpoints.scan_readings(block.scan_id)
-        batch.append(
-            endpoint,
-            ReadingsMessage.model_construct(
-                scan_id=block.scan_id,
-                schema_version=run.schema_version,
-                group=block.group,
-                server=self._name,
-                first_index=block.first_index,
-                count=len(block.rows),
-                attempt=block.attempt,
-                values=list(map(list, zip(*block.rows, strict=True))),
-                device_times=list(map(list, zip(*block.times, strict=True))),
-                server_times=block.server_times,
-                acq_start=block.acq_start,
-                acq_end=block.acq_end,
-            ),
+        message = ReadingsMessage.model_construct(
+            scan_id=block.scan_id,
+            schema_version=run.schema_version,
+            group=block.group,
+            server=self._name,
+            first_index=block.first_index,
+            count=len(block.rows),
+            attempt=block.attempt,
+            values=list(map(list, zip(*block.rows, strict=True))),
+            device_times=list(map(list, zip(*block.times, strict=True))),
+            server_times=block.server_times,
+            acq_start=block.acq_start,
+            acq_end=block.acq_end,
         )
+        try:
+            batch.append(endpoint, message)
+        except MessageError:
+            self._blank_what_cannot_travel(block, message)
+            batch.append(endpoint, message)
         now = self._clock.monotonic()
         if block.group == "monitored" and now - run.published >= SCAN_READBACK_S:
             run.published = now
             reading = run.monitored.columns.as_reading(block.rows[-1], block.times[-1])
             for device, signals in reading.items():
                 self._put_readback(batch, device, signals, now)
+
+    def _blank_what_cannot_travel(self, block: Block, message: ReadingsMessage) -> None:
+        """A device gave something that no message can carry: its column is empty, and people are told."""
+        group = block.run.monitored if block.group == "monitored" else block.run.baseline
+        for number, (device, signal) in enumerate(group.columns.keys):
+            try:
+                readings.sendable(message.values[number], signal)
+                message.device_times[number] = [float(time or 0.0) for time in message.device_times[number]]
+            except (BECError, TypeError, ValueError) as error:
+                message.values[number] = [None] * message.count
+                message.device_times[number] = [0.0] * message.count
+                if device not in block.run.warned:
+                    block.run.warned.add(device)
+                    self._warn(
+                        Warn(f"{signal} is not recorded: {error}", device=device, scan_id=block.scan_id)
+                    )
 
     def _finished(self, event: Finished, batch: Batch, effects: list[DispatchEffect]) -> None:
         now = self._clock.monotonic()
@@ -419,6 +441,11 @@ class DeviceServer:
             batch.delete(MessageEndpoints.device_readback(name))
             self._publisher.forget(name)
         self._published = set(devices)
+        self._service.info = {
+            "devices": len(devices),
+            "failed": sum(adapter.state == "failed" for adapter in devices.values()),
+            "session": change.version,
+        }
         self._put_server_info(batch)
         failed = [adapter for adapter in devices.values() if adapter.state == "failed"]
         log.info(
@@ -435,7 +462,12 @@ class DeviceServer:
             batch.cursor(self._service.name, self._instruction_stream, cursor)
 
     def _append_response(self, response: DeviceInstructionResponse, batch: Batch) -> None:
-        batch.append(self._responses, response)
+        try:
+            batch.append(self._responses, response)
+        except MessageError as error:
+            info = ErrorInfo(error_message=f"the result cannot be sent: {error}", code=error.reason)
+            update = {"status": InstructionStatus.ERROR, "result": None, "error": info}
+            batch.append(self._responses, response.model_copy(update=update))
 
     def _write_call(self, done: CallDone, batch: Batch) -> None:
         message = done.message

@@ -10,6 +10,7 @@ import functools
 import logging
 import threading
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from typing import Any
 
 from bec_lib.broker import Broker, Delivery, Malformed, StreamReader
@@ -60,7 +61,6 @@ class Control:
     def deliver(self, items: Iterable[Delivery | Malformed]) -> None:
         for item in items:
             if isinstance(item, Malformed):
-                log.error("a control message was passed over: %s", item.error)
                 self._told(item)
                 continue
             try:
@@ -89,16 +89,16 @@ class Control:
                 self.epochs = self.epochs.resume(scan_id)
         self.wake_all()
 
-    def stop_devices(self, names: Iterable[str], *, everything: bool = False) -> None:
+    def stop_devices(self, names: Iterable[str], *, everything: bool = False) -> list[Future[None]]:
         """Call `stop()` on devices, each in a thread of its own, the read-only ones excepted.
 
-        everything: then on all other positioners as well, one after the other. Returns when it has been asked for.
+        everything: then on all other positioners as well, one after the other. Returns when it has been asked for;
+        the futures are done when the calls have returned.
         """
         devices = self._devices()
         first = [devices[name] for name in names if name in devices]
         first = [adapter for adapter in first if _can_stop(adapter)]
-        for adapter in first:
-            self._pool.submit(functools.partial(self._stop_one, adapter))
+        calls = [functools.partial(self._stop_in_turn, [adapter]) for adapter in first]
         if everything:
             chosen = {adapter.name for adapter in first}
             rest = [
@@ -107,7 +107,8 @@ class Control:
                 if adapter.name not in chosen and _can_stop(adapter) and adapter.is_positioner
             ]
             if rest:
-                self._pool.submit(functools.partial(self._stop_in_turn, rest))
+                calls.append(functools.partial(self._stop_in_turn, rest))
+        return [self._submit(call) for call in calls]
 
     def wake_all(self) -> None:
         """Let all tasks look at the epochs again."""
@@ -118,6 +119,16 @@ class Control:
         if message.devices is not None:
             return set(message.devices)
         return self._involved(message.scan_id)
+
+    def _submit(self, call: Callable[[], None]) -> Future[None]:
+        future: Future[None] = Future()
+
+        def run() -> None:
+            call()
+            future.set_result(None)
+
+        self._pool.submit(run)
+        return future
 
     def _stop_in_turn(self, adapters: list[OphydAdapter]) -> None:
         for adapter in adapters:

@@ -417,11 +417,9 @@ class Instructions:
         try:
             for number in range(action.count):
                 if control.epochs is not epochs:
+                    flush()
+                    yield from self._obey(message)
                     epochs = control.epochs
-                    if not epochs.admits(message.scan_id, message.run_epoch) or epochs.holds(message.scan_id):
-                        flush()
-                        yield from self._obey(message)
-                        epochs = control.epochs
                 if len(run.uncommitted) >= BLOCKS_AHEAD:
                     yield from self._hold_back(message, run)
                 if action.at:
@@ -444,6 +442,7 @@ class Instructions:
                     flush()
                     yield from self._sleep(message, monotonic() + action.settling_time_s)
                 if control.epochs is not epochs:
+                    flush()
                     yield from self._obey(message)
                     epochs = control.epochs
                 # Trigger
@@ -461,6 +460,7 @@ class Instructions:
                     flush()
                     yield from self._sleep(message, monotonic() + action.settling_time_after_trigger_s)
                 if control.epochs is not epochs:
+                    flush()
                     yield from self._obey(message)
                     epochs = control.epochs
                 # Read

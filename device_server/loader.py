@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import difflib
 import functools
+import importlib.util
 import inspect
 import logging
 import os
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -535,10 +537,22 @@ def import_ophyd() -> None:
     os.environ.setdefault("OPHYD_CONTROL_LAYER", "dummy")
     # Each Status would otherwise open a span for a collector that is not there.
     os.environ.setdefault("OTEL_SDK_DISABLED", "true")
+    _import_later("networkx")
     import ophyd
 
     logging.getLogger("ophyd").setLevel(logging.WARNING)
     log.debug("ophyd %s with control layer %s", ophyd.__version__, ophyd.cl.name)
+
+
+def _import_later(name: str) -> None:
+    """Have a module imported at its first use. ophyd's area detectors import one of 0.3 s that only a drawing needs."""
+    spec = None if name in sys.modules else importlib.util.find_spec(name)
+    if spec is None or spec.loader is None:
+        return
+    spec.loader = importlib.util.LazyLoader(spec.loader)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
 
 
 def use_control_layer_for(cls: Any) -> None:
