@@ -44,6 +44,7 @@ def install() -> None:
 @contextlib.contextmanager
 def captured() -> Iterator[io.StringIO]:
     """Collects what this thread prints; the text is in the buffer's `getvalue()`."""
+    install()
     buffer = io.StringIO()
     token = _captured.set(buffer)
     try:
