@@ -131,6 +131,7 @@ class WriterApp:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="completing")
         self._is_busy = False
         self._format = _load_format(service)
+        self._templates = hdf5.Templates()
         facility = service.config.facility
         self._facility = Facility(
             facility.instrument, facility.source.name, facility.source.type, facility.source.probe
@@ -322,6 +323,7 @@ class WriterApp:
             file.root,
             expected=status.num_points,
             compression=self._config.compression,
+            templates=self._templates,
         )
 
     def _publish(self, file: _File) -> None:

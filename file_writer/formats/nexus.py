@@ -78,12 +78,7 @@ class NexusFormat:
                     {**default, "version": LAYOUT_VERSION},
                 ),
             ),
-            {
-                "default": "entry",
-                "creator": "BEC",
-                "file_name": scan.file,
-                "file_time": iso_time(scan.status.started, scan.zone),
-            },
+            {"default": "entry", "creator": "BEC"},
         )
 
     def closing(self, scan: ScanFacts, end: EndFacts) -> Mapping[str, Value]:
@@ -239,7 +234,7 @@ def _instrument(view: _View) -> Group:
         members.append(_positioner(view, _free(safe(name), taken), signal))
     analog: list[Member] = []
     for signal in view.detectors:
-        counts = signal in view.counting
+        counts = _is_integer(signal)
         group = _detector(view, _free(display_name(signal), taken), signal)
         (members if counts else analog).append(group)
     if analog:
