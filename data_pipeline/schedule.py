@@ -101,7 +101,7 @@ def next_runs(schedule: Schedule, now: float) -> tuple[Schedule, list[Run]]:
     free = schedule.slots - schedule.running
     due = sorted(
         (job for job in schedule.jobs.values() if _due(schedule, job, now)),
-        key=lambda job: (not job.complete, job.order if job.complete else job.started or 0.0, job.order),
+        key=lambda job: (not job.complete, _waiting_since(job), job.order),
     )
     runs = []
     for job in due[: max(free, 0)]:
@@ -121,6 +121,13 @@ def deadline(schedule: Schedule) -> float | None:
         if job.started is not None and job.running is None and _has_news(job)
     ]
     return min(times, default=None)
+
+
+def _waiting_since(job: Job) -> float:
+    """For the order among equals: final fits by arrival, refreshes by their last start."""
+    if job.complete:
+        return job.order
+    return float("-inf") if job.started is None else job.started
 
 
 def _has_news(job: Job) -> bool:

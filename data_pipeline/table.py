@@ -89,7 +89,7 @@ class Table:
     def _thin(self) -> None:
         kept = self._data[:, : self._rows : 2].copy()
         self._rows = kept.shape[1]
-        self._data = np.empty((len(self.columns), self._max_rows))
+        self._data = np.empty((len(self.columns), max(self._max_rows, self._rows)))
         self._data[:, : self._rows] = kept
         self.stride *= 2
 

@@ -129,8 +129,11 @@ class SciHub:
         had_problem = bool(line.outbox.problem)
         match outcome:
             case Outcome(error=Unavailable() as error):
+                # Once for each new problem; the alarm comes if it lasts.
+                log.log(
+                    logging.INFO if error.message == line.outbox.problem else logging.WARNING, "%s", error.message
+                )
                 line.outbox, effects = post.unavailable(line.outbox, now, error.message)
-                log.warning("%s", error.message)
             case Outcome(error=Refused() as error):
                 line.outbox, effects = post.refused(line.outbox, error.message)
             case Outcome(action=Open()):

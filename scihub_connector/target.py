@@ -106,5 +106,5 @@ def without_password(url: str) -> str:
     scheme, _, rest = url.partition("://")
     if scheme.startswith("sqlite"):
         return rest.removeprefix("/") or "in memory"
-    credentials, at, place = rest.rpartition("@")
+    credentials, at, place = rest.partition("?")[0].rpartition("@")
     return f"{scheme.split('+')[0]}://{credentials.partition(':')[0]}{at}{place}"

@@ -1,5 +1,7 @@
 """The data pipeline on a broker in memory, with real worker processes: requests in, fits out."""
 
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -14,7 +16,7 @@ from bec_lib.errors import ReasonCode
 from bec_lib.service import Service, ServiceConfig
 from bec_lib.testing import fake_broker, fake_server
 from data_pipeline.app import DataPipeline
-from data_pipeline.runners.local import WorkDone
+from data_pipeline.runners.local import LocalRunner, WorkDone
 
 SCAN = "0190-scan"
 
@@ -31,7 +33,7 @@ class Beamline:
             "data_pipeline", ServiceConfig(), fake_broker(self.server, service="data_pipeline")
         )
         self.service.take_role()
-        self.app = DataPipeline(self.service, runner)
+        self.app = DataPipeline(self.service, runner(self.service.inbox.post) if callable(runner) else runner)
         self.app.start()
         self.count = 0
 
@@ -311,6 +313,21 @@ class HeldRunner:
 
     def stop(self):
         pass
+
+
+def test_a_fit_that_hangs_is_answered_and_the_service_goes_on():
+    hasty = Beamline(lambda post: LocalRunner(post, fit_timeout_s=0.5))
+    hasty.hello()
+    data = {"x_data": np.arange(4.0), "y_data": np.ones(4), "models": ["ConstantModel"]}
+    hasty.ask("first", **data)
+    assert hasty.answer("first").success
+    os.kill(hasty.app._runner.pids[0], signal.SIGSTOP)
+    hasty.ask("hung", **data)
+    answer = hasty.answer("hung")
+    assert answer.error.code == ReasonCode.TIMEOUT and "longer than 0.5 s" in answer.error.error_message
+    hasty.ask("next", **data)
+    assert hasty.answer("next").success
+    hasty.close()
 
 
 def test_a_restarted_pipeline_answers_what_was_open_and_nothing_twice():
