@@ -92,6 +92,12 @@ def _command(function: Callable[..., Any]) -> Callable[..., Any]:
             # The reader of our output has gone (`bec history | head`).
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from None
+        except (typer.Exit, typer.Abort):
+            raise
+        except Exception as error:
+            if isinstance(error, _usage_error()):
+                raise
+            _fail_unexpectedly(error)
 
     return command
 
@@ -109,6 +115,23 @@ def _fail(error: Exception) -> None:
     wrong = isinstance(error, (ParameterError, UnknownDevice)) and not isinstance(error, LimitError)
     wrong = wrong or (isinstance(error, RequestRejected) and error.reason is ReasonCode.UNKNOWN_SCAN)
     raise typer.Exit(WRONG_CALL if wrong else FAILED)
+
+
+def _usage_error() -> type[Exception]:
+    """What typer raises for a wrong call; its own exit code is 2."""
+    return typer.BadParameter.__mro__[1]  # UsageError, which typer does not export
+
+
+def _fail_unexpectedly(error: Exception) -> None:
+    if _common["debug"]:
+        import traceback
+
+        traceback.print_exception(error)
+    text = str(error) or type(error).__name__
+    print(
+        f"error: something unexpected: {type(error).__name__}: {text}. --debug shows where.", file=sys.stderr
+    )
+    raise typer.Exit(FAILED)
 
 
 def _client(user: str | None = None) -> BECClient:

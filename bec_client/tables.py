@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -52,6 +54,8 @@ STATE_STYLES = {
     "disabled": "dim",
 }
 
+PIPE_WIDTH = 200
+
 _console: Console | None = None
 
 
@@ -60,6 +64,9 @@ def console() -> Console:
     global _console
     if _console is None:
         _console = Console(highlight=False, soft_wrap=False)
+        if not _console.is_terminal and "COLUMNS" not in os.environ:
+            # In a pipe or a file nothing needs to be wrapped.
+            _console = Console(highlight=False, soft_wrap=False, width=PIPE_WIDTH)
     return _console
 
 
@@ -75,17 +82,65 @@ def as_text(item: RenderableType) -> str:
     return buffer.getvalue().rstrip("\n")
 
 
-def table(title: str, *columns: str | tuple[str, str]) -> Table:
-    """An empty table in the one look. A column is its title, or title and justification."""
-    made = Table(
-        title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", header_style="bold cyan"
-    )
-    for column in columns:
-        if isinstance(column, tuple):
-            made.add_column(column[0], justify=column[1])  # type: ignore[arg-type]
-        else:
-            made.add_column(column)
-    return made
+class Rows:
+    """A table in the one look, which stays readable in a narrow terminal.
+
+    A column is its title, or its title with words on how it is set: "right" aligned; "flexible": it gets the room that
+    the others leave, and is cut at its end; "optional": left out where there is no room, the last one first.
+    """
+
+    MIN_FLEXIBLE = 24
+    GAP = 2
+
+    def __init__(self, title: str, *columns: str | tuple[str, str]):
+        self.title = title
+        given = [column if isinstance(column, tuple) else (column, "") for column in columns]
+        self._names = [name for name, _ in given]
+        self._settings = [set(words.split()) for _, words in given]
+        self._rows: list[list[Text]] = []
+
+    def add_row(self, *cells: str | Text) -> None:
+        self._rows.append([cell if isinstance(cell, Text) else Text(cell) for cell in cells])
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        shown = [k for k, name in enumerate(self._names) if name or any(row[k].plain for row in self._rows)]
+        widths = {k: max([cell_len(self._names[k]), *(row[k].cell_len for row in self._rows)]) for k in shown}
+        self._fit(widths, options.max_width - 1)
+        if self.title:
+            yield Text(self.title, style="bold", no_wrap=True, overflow="ellipsis")
+        yield self._line({k: Text(self._names[k], style="bold cyan") for k in widths}, widths)
+        rule = "─" * min(options.max_width - 1, sum(widths.values()) + self.GAP * (len(widths) - 1))
+        yield Text(" " + rule, style="dim", no_wrap=True, overflow="crop")
+        for row in self._rows:
+            yield self._line({k: row[k] for k in widths}, widths)
+
+    def _fit(self, widths: dict[int, int], room: int) -> None:
+        def excess() -> int:
+            return sum(widths.values()) + self.GAP * (len(widths) - 1) - room
+
+        flexible = [k for k in widths if "flexible" in self._settings[k]]
+        while excess() > sum(max(0, widths[k] - self.MIN_FLEXIBLE) for k in flexible if k in widths):
+            optional = [k for k in widths if "optional" in self._settings[k]]
+            if not optional:
+                break
+            del widths[optional[-1]]
+        for k in flexible:
+            if k in widths and excess() > 0:
+                widths[k] = max(min(self.MIN_FLEXIBLE, widths[k]), widths[k] - excess())
+
+    def _line(self, cells: Mapping[int, Text], widths: Mapping[int, int]) -> Text:
+        line = Text(" ", no_wrap=True, overflow="ellipsis")
+        for position, (k, width) in enumerate(widths.items()):
+            cell = cells[k].copy()
+            cell.truncate(width, overflow="ellipsis")
+            if "right" in self._settings[k]:
+                cell.pad_left(width - cell.cell_len)
+            elif position < len(widths) - 1:
+                cell.pad_right(width - cell.cell_len)
+            line.append_text(cell)
+            if position < len(widths) - 1:
+                line.append(" " * self.GAP)
+        return line
 
 
 def state(text: Any) -> Text:
@@ -140,7 +195,15 @@ def clock_time(seconds: float) -> str:
 
 
 def service_table(services: Mapping[str, StatusMessage | None]) -> RenderableType:
-    made = table("Services", "service", "state", "host", ("process", "right"), ("up", "right"), "doing")
+    made = Rows(
+        "Services",
+        "service",
+        "state",
+        ("host", "optional"),
+        ("process", "right optional"),
+        ("up", "right optional"),
+        ("doing", "flexible"),
+    )
     now = time.time()
     for role, status in services.items():
         if status is None:
@@ -170,7 +233,7 @@ def queue_table(queues: Mapping[str, QueueSnapshot]) -> RenderableType:
         if not snapshot.items:
             parts.append(Text("  empty", style="dim"))
             continue
-        made = table(
+        made = Rows(
             "",
             ("", "right"),
             "scan",
@@ -199,23 +262,44 @@ def queue_table(queues: Mapping[str, QueueSnapshot]) -> RenderableType:
 def history_table(messages: Sequence[ScanHistoryMessage]) -> RenderableType:
     if not messages:
         return Text("No scans yet.")
-    made = table(
-        "History", ("number", "right"), "scan", "motors", ("points", "right"), "status", "user", "started",
-        ("took", "right"), "file",
-    )  # fmt: skip
+    folder = _common_folder([m.file_path for m in messages if m.file_path])
+    made = Rows(
+        f"History{', files in ' + folder if folder else ''}",
+        ("number", "right"),
+        "scan",
+        ("motors", "optional"),
+        ("points", "right"),
+        "status",
+        ("user", "optional"),
+        "started",
+        ("took", "right optional"),
+        ("file", "flexible"),
+    )
     for m in messages:
         made.add_row(
             str(m.scan_number), m.scan_name, ", ".join(m.motors), str(m.num_points), state(m.status), m.user,
             clock_time(m.started), duration(max(0.0, m.ended - m.started)),
-            Text(m.file_error or m.file_path, overflow="fold", style="red" if m.file_error else ""),
+            Text(m.file_error or _below(m.file_path, folder), style="red" if m.file_error else ""),
         )  # fmt: skip
     return made
+
+
+def _common_folder(paths: Sequence[str]) -> str:
+    folders = [os.path.dirname(os.path.dirname(path)) for path in paths]
+    try:
+        return os.path.commonpath(folders) if folders else ""
+    except ValueError:
+        return ""
+
+
+def _below(path: str, folder: str) -> str:
+    return os.path.relpath(path, folder) if folder and path else path
 
 
 def alarm_table(alarms: Sequence[AlarmMessage]) -> RenderableType:
     if not alarms:
         return Text("No alarms.")
-    made = table("Alarms", "time", "severity", "from", "device", "what")
+    made = Rows("Alarms", "time", "severity", "from", "device", ("what", "flexible"))
     for alarm in alarms:
         style = {Severity.MAJOR: "bold red", Severity.MINOR: "yellow"}.get(alarm.severity, "")
         made.add_row(
@@ -223,27 +307,34 @@ def alarm_table(alarms: Sequence[AlarmMessage]) -> RenderableType:
             Text(alarm.severity.name, style=style),
             alarm.source,
             alarm.info.device or "",
-            Text(alarm.info.error_message, overflow="fold"),
+            Text(alarm.info.error_message),
         )
     return made
 
 
 def scan_table(scans: Mapping[str, ScanInfo]) -> RenderableType:
-    from bec_lib.scans.signature import signature_text
-
     if not scans:
         return Text("No scans are published; is the scan server running?")
-    made = table("Scans", "call", "what it does")
+    made = Rows("Scans", "call", ("what it does", "flexible"))
     for name in sorted(scans):
-        doc = scans[name].doc.strip().splitlines()
-        made.add_row(Text(signature_text(scans[name]), overflow="fold"), doc[0] if doc else "")
-    return made
+        doc = scans[name].doc.strip().split(". ")[0].replace("\n", " ")
+        made.add_row(Text(_short_call(scans[name]), style="bold"), doc.rstrip(".") + "." if doc else "")
+    return Group(made, Text("All arguments of one: scans.line_scan?", style="dim"))
+
+
+def _short_call(info: ScanInfo) -> str:
+    """What must be given: `line_scan(device, start, stop, ..., steps)`."""
+    parts = [parameter.name for parameter in info.bundle.parameters]
+    if parts and info.bundle.at_most != 1:
+        parts.append("...")
+    parts += [parameter.name for parameter in info.parameters if parameter.required]
+    return f"{info.name}({', '.join(parts)})"
 
 
 def position_table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
     if not rows:
         return Text("The session has no positioners; name devices, for example dev.wm('*').")
-    made = table(
+    made = Rows(
         "",
         "device",
         ("readback", "right"),
@@ -251,7 +342,7 @@ def position_table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
         ("low", "right"),
         ("high", "right"),
         "unit",
-        "",
+        ("", "flexible"),
     )
     for row in rows:
         precision = row.get("precision")
@@ -271,7 +362,7 @@ def device_table(infos: Sequence[DeviceInfoMessage], session: DeviceSessionMessa
     if not infos:
         return Text("No devices are loaded. Load a device file with `bec config load FILE`.")
     source = f" from {session.source}" if session and session.source else ""
-    made = table(
+    made = Rows(
         f"{len(infos)} devices{source}", "device", "class", "state", "read", "unit", "limits", "description"
     )
     for info in infos:
@@ -306,7 +397,7 @@ def device_summary(info: DeviceInfoMessage) -> RenderableType:
     for key, value in facts.items():
         if value:
             head.add_row(Text(key, style="cyan"), Text(str(value)))
-    signals = table("Signals", "name", "kind", "unit", "type", "", "what it is")
+    signals = Rows("Signals", "name", "kind", "unit", "type", "", ("what it is", "flexible"))
     for signal in info.signals:
         shape = f" {signal.shape}" if signal.shape else ""
         signals.add_row(
@@ -315,7 +406,7 @@ def device_summary(info: DeviceInfoMessage) -> RenderableType:
         )  # fmt: skip
     parts: list[RenderableType] = [Text(info.name, style="bold"), head, signals]
     if info.methods:
-        methods = table("Methods and properties", "name", "what it does")
+        methods = Rows("Methods and properties", "name", ("what it does", "flexible"))
         for method in info.methods:
             doc = method.doc.strip().splitlines()
             methods.add_row(f"{method.name}{method.signature}", doc[0] if doc else "")

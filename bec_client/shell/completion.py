@@ -11,6 +11,13 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from IPython.core.completer import (
+    CompletionContext,
+    SimpleCompletion,
+    SimpleMatcherResult,
+    context_matcher,
+)
+
 from bec_client.dap import DAP, Fit, Model
 from bec_client.devices import Device, DeviceContainer, Signal
 from bec_client.history import Group, ReadoutGroupsOfFile, ScanData
@@ -27,10 +34,37 @@ _CHAIN = re.compile(r"^([A-Za-z]\w*(?:\.[A-Za-z]\w*)*)\.(\w*)$")
 _OPEN = (DAP, Model, Fit, ScanReport, ScanItem, ScanData, Group, ReadoutGroupsOfFile, LiveData, LiveDevice)
 
 
-def complete(shell: Any, client: BECClient, text: str) -> list[str]:
-    """Completions of the word under the cursor."""
-    line = getattr(shell.Completer, "line_buffer", "") or ""
-    return [*devices_in_call(line, text, client), *names_in_chain(text, shell.user_ns)]
+def matchers(shell: Any, client: BECClient) -> list[Any]:
+    """What IPython's completer is given: one matcher for arguments of calls, one for chains."""
+
+    @context_matcher(identifier="bec.devices", priority=10)
+    def devices(context: CompletionContext) -> SimpleMatcherResult:
+        line = context.line_with_cursor[: context.cursor_position]
+        word = re.split(r"[,(\s]", line)[-1]
+        found = devices_in_call(line, word, client)
+        if not found:
+            return {"completions": []}
+        return {
+            "completions": [SimpleCompletion(text=name, type="instance") for name in found],
+            "matched_fragment": word,
+        }
+
+    @context_matcher(identifier="bec.names", priority=10)
+    def names(context: CompletionContext) -> SimpleMatcherResult:
+        line = context.line_with_cursor[: context.cursor_position]
+        chain = re.split(r"[^\w.]", line)[-1]
+        start = chain.rpartition(".")[2]
+        found = names_in_chain(chain, shell.user_ns)
+        if not found:
+            return {"completions": []}
+        return {
+            "completions": [
+                SimpleCompletion(text="." + name.rpartition(".")[2], type="instance") for name in found
+            ],
+            "matched_fragment": "." + start,
+        }
+
+    return [devices, names]
 
 
 def devices_in_call(line: str, text: str, client: BECClient) -> list[str]:

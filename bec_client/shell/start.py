@@ -12,7 +12,7 @@ from traitlets.config import Config
 
 from bec_client import tables
 from bec_client.report import ScanInterruption
-from bec_client.shell.completion import complete
+from bec_client.shell.completion import matchers
 from bec_client.shell.magics import BecMagics
 from bec_client.shell.prompt import STYLES, BecPrompts, bind_interrupt
 from bec_lib.errors import BECError, BrokerError
@@ -61,7 +61,7 @@ def prepare(shell: TerminalInteractiveShell, client: BECClient) -> None:
     shell.register_magics(BecMagics(shell, client))
     shell.set_custom_exc((BECError,), _show_error)
     if shell.Completer is not None:
-        shell.Completer.custom_matchers.append(lambda text: complete(shell, client, text))
+        shell.Completer.custom_matchers.extend(matchers(shell, client))
     bind_interrupt(shell, client)
     client.show_last_traceback = lambda: shell.showtraceback(_last_error(shell))  # type: ignore[attr-defined]
     _speak_up(shell, client)

@@ -26,24 +26,31 @@ def shell(bec: Any) -> Any:
     TerminalInteractiveShell.clear_instance()
 
 
-def completions(shell: Any, line: str) -> list[str]:
-    return shell.complete(
-        line.rsplit("(", maxsplit=1)[-1].rsplit(" ", maxsplit=1)[-1], line=line, cursor_pos=len(line)
-    )[1]
+def completions(shell: Any, line: str) -> set[str]:
+    """The line as it would be after each of the completions."""
+    from IPython.core.completer import provisionalcompleter
+
+    with provisionalcompleter():
+        found = list(shell.Completer.completions(line, len(line)))
+    return {line[: item.start] + item.text for item in found}
 
 
 def test_devices_and_their_signals_are_completed(shell: Any, fleet: Any) -> None:
-    assert any(item.endswith("samx") for item in completions(shell, "dev.sa"))
+    assert "dev.samx" in completions(shell, "dev.sa")
     assert "dev.samx.velocity" in completions(shell, "dev.samx.velo")
+    assert "mv(dev.samx.velocity" in completions(shell, "mv(dev.samx.velo")
     assert "dev.samx.velocity.get" in completions(shell, "dev.samx.velocity.ge")
-    assert any(item.endswith("line_scan") for item in completions(shell, "scans.li"))
+    assert "scans.line_scan" in completions(shell, "scans.li")
     assert "bec.dap.GaussianModel.fit" in completions(shell, "bec.dap.GaussianModel.fi")
     assert not fleet.requests, "completion must ask no device"
 
 
 def test_devices_are_completed_inside_calls(shell: Any) -> None:
-    assert "dev.samx" in completions(shell, "scans.line_scan(sa")
-    assert "dev.bpm4i" in completions(shell, "umv(bp")
+    assert "scans.line_scan(dev.samx" in completions(shell, "scans.line_scan(sa")
+    assert "umv(dev.bpm4i" in completions(shell, "umv(bp")
+    assert "scans.line_scan(dev.samx, -1, 1, steps=" in completions(
+        shell, "scans.line_scan(dev.samx, -1, 1, st"
+    )
 
 
 @pytest.mark.parametrize(
