@@ -83,7 +83,7 @@ class FitJob:
 
     @property
     def is_auto(self) -> bool:
-        return self.request.request_id == AUTO
+        return not self.request.client_id
 
 
 @dataclass

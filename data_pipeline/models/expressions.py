@@ -52,8 +52,11 @@ def check_expression(text: str, owner: str, names: Collection[str]) -> None:
         tree = ast.parse(text.strip(), mode="eval")
     except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
         raise refuse("it is not an expression") from error
+    called = {id(node.func) for node in ast.walk(tree.body) if isinstance(node, ast.Call)}
     for node in ast.walk(tree.body):
         match node:
+            case ast.Name(id=name) if name in FUNCTIONS and name not in names and id(node) not in called:
+                raise refuse(f"the function {name} has no argument")
             case ast.BinOp(op=ast.Pow(), right=right) if not _is_small(right):
                 raise refuse(f"an exponent must be a number up to {MAX_EXPONENT}")
             case ast.BinOp(op=op) | ast.UnaryOp(op=op) if isinstance(op, _OPERATORS):
