@@ -16,6 +16,8 @@ from bec_lib.file_paths import file_target
 from bec_lib.messages import ScanInfo, ScanQueueMessage
 from bec_lib.scans.signature import devices_of_call, did_you_mean, problems_of_call
 
+# Which one it is, is known when the scan begins; what is wrong with a name does not depend on it.
+_SOME_FOLDER = Path("/the-data-folder")
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
@@ -109,7 +111,7 @@ def _problems_of_names(request: ScanQueueMessage) -> list[str]:
         )
     if request.file_suffix or request.file_directory:
         try:
-            file_target(Path("/"), "", 1, request.file_suffix, request.file_directory)
+            file_target(_SOME_FOLDER, "", 1, request.file_suffix, request.file_directory)
         except ParameterError as error:
-            found.append(f"{error.message}.")
+            found.append(f"{error.message}.".replace(str(_SOME_FOLDER), "the data folder"))
     return found

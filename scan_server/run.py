@@ -828,6 +828,8 @@ class ScanRun:
             action = sent.action
             if isinstance(action, (StageDevices, PreScanDevices, ReadBaseline)):
                 continue  # these are part of going on anyway
+            if isinstance(action, UnstageDevices) and not self._exhausted:
+                continue  # of a resumed scan, before it was staged again
             if isinstance(action, RunPoints):
                 trimmed = _trimmed(action, self._points.get(sent.server, 0))
                 if trimmed is not None:
@@ -935,6 +937,8 @@ class ScanRun:
         self.phase = Phase.ENDED
         self.wake_at = None
         success = self._error is None
+        if self._error is not None and self._message.startswith(self._error.error_message):
+            self._error = self._error.model_copy(update={"error_message": self._message})
         if self._status is not None:
             self._out.append(
                 Append(

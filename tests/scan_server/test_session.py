@@ -1,0 +1,114 @@
+"""The device session changes everywhere or nowhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from bec_lib.errors import ReasonCode
+from bec_lib.messages import (
+    CommitSession,
+    ConfigAction,
+    DeviceConfigMessage,
+    DeviceInstructionResponse,
+    DeviceSessionMessage,
+    ErrorInfo,
+    InstructionStatus,
+    RollbackSession,
+)
+from scan_server import session as s
+from scan_server.guard import Rejected
+
+
+def raw(**more: Any) -> dict[str, Any]:
+    return {"deviceClass": "a.B", "enabled": True, "readoutPriority": "baseline", **more}
+
+
+CURRENT = DeviceSessionMessage(
+    version=4, devices={"a": raw(), "b": raw(deviceServer="far"), "c": raw(needs=["a"])}, failed={"c": "dead"}
+)
+
+
+def planned(action: ConfigAction, devices: dict[str, Any] | None = None) -> s.Change | Rejected:
+    request = DeviceConfigMessage(request_id="r", client_id="k", action=action, devices=devices or {})
+    return s.plan_change(request, CURRENT, ["main", "far"], user="ada", now=5.0)
+
+
+def change(action: ConfigAction, devices: dict[str, Any] | None = None) -> s.Change:
+    made = planned(action, devices)
+    assert isinstance(made, s.Change), made
+    return made
+
+
+def reply(
+    result: Any = None, status: InstructionStatus = InstructionStatus.COMPLETED
+) -> DeviceInstructionResponse:
+    error = None if status is InstructionStatus.COMPLETED else ErrorInfo(error_message="no room")
+    return DeviceInstructionResponse(instruction_id="i", status=status, result=result, error=error)
+
+
+def test_a_new_session_goes_to_all_servers_then_into_force() -> None:
+    made = change(ConfigAction.SET, {"x": raw(), "y": raw(deviceServer="far")})
+    assert {server: list(action.devices) for server, action in made.prepare.items()} == {
+        "main": ["x"],
+        "far": ["y"],
+    }
+    assert all(action.replace for action in made.prepare.values())
+    made = s.take_reply(made, "main", reply({"ready": ["x"], "failed": {}}))
+    assert made.stage is s.Stage.PREPARING
+    made = s.take_reply(made, "far", reply({"ready": [], "failed": {"y": "no answer"}}))
+    assert made.stage is s.Stage.COMMITTING
+    assert s.actions(made) == {"main": CommitSession(version=5), "far": CommitSession(version=5)}
+    made = s.take_reply(s.take_reply(made, "main", reply()), "far", reply())
+    assert made.stage is s.Stage.DONE
+    assert made.result == {"version": 5, "loaded": ["x"], "failed": {"y": "no answer"}}
+    assert (made.session.user, made.session.timestamp) == ("ada", 5.0) and made.session.hash
+
+
+@pytest.mark.parametrize("status", [InstructionStatus.ERROR, InstructionStatus.STOPPED])
+def test_one_server_that_cannot_rolls_all_back(status: InstructionStatus) -> None:
+    made = s.take_reply(change(ConfigAction.SET, {"x": raw()}), "far", reply(status=status))
+    assert made.stage is s.Stage.REFUSED and "far could not take the configuration: no room" in made.problem
+    assert set(s.actions(made)) == {"main", "far"}
+    assert all(isinstance(action, RollbackSession) for action in s.actions(made).values())
+
+
+def test_an_update_merges_fields_and_builds_only_what_changed() -> None:
+    made = change(ConfigAction.UPDATE, {"a": {"readOnly": True}})
+    assert made.session.devices["a"]["readOnly"] is True and made.session.devices["a"]["deviceClass"] == "a.B"
+    assert list(made.prepare) == ["main"] and list(made.prepare["main"].devices) == ["a"]
+    assert not made.prepare["main"].replace
+    assert made.session.failed == {"c": "dead"}
+
+
+def test_a_device_that_moves_to_another_server_is_removed_from_the_first() -> None:
+    made = change(ConfigAction.UPDATE, {"b": {"deviceServer": "main"}})
+    assert list(made.prepare["main"].devices) == ["b"] and made.prepare["far"].remove == ["b"]
+
+
+def test_add_remove_reset_reload() -> None:
+    assert set(change(ConfigAction.ADD, {"n": raw()}).session.devices) == {"a", "b", "c", "n"}
+    made = change(ConfigAction.REMOVE, {"c": {}})
+    assert set(made.session.devices) == {"a", "b"} and made.session.failed == {}
+    assert made.prepare["main"].remove == ["c"]
+    assert change(ConfigAction.RESET).session.devices == {}
+    assert list(change(ConfigAction.RELOAD).prepare["main"].devices) == ["a", "c"]
+
+
+@pytest.mark.parametrize(
+    ("action", "devices", "text"),
+    [
+        (ConfigAction.UPDATE, {"aa": {}}, "no device 'aa'"),
+        (ConfigAction.REMOVE, {"zz": {}}, "no device 'zz'"),
+        (ConfigAction.REMOVE, {"a": {}}, "needs 'a'"),
+        (ConfigAction.ADD, {"a": raw()}, "in the session already"),
+        (ConfigAction.SET, {"x": {"deviceClass": "a.B"}}, "readoutPriority"),
+        (ConfigAction.SET, {"x": raw(deviceServer="moon")}, "'moon'"),
+    ],
+)
+def test_what_makes_no_session_is_refused_before_any_server_hears_of_it(
+    action: ConfigAction, devices: dict[str, Any], text: str
+) -> None:
+    made = planned(action, devices)
+    assert isinstance(made, Rejected) and made.code is ReasonCode.CONFIG and text in made.message
