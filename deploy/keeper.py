@@ -5,8 +5,9 @@ again when it dies. When the supervisor is killed, the kernel tells the services
 them, kills what does not end, and takes Redis down last, so that nobody's last writes are lost. It is not told
 to end by signals: only by the supervisor's word, or by the supervisor's end.
 
-It talks with the supervisor over one socket. To it: {"watch": pid} for each service that was started, {"stop":
-true}. From it: {"redis": "ready" | "ended" | "failed", "pid", "text"}.
+It is forked before the supervisor has imported anything, so it stays small, and imports the standard library only.
+The two talk over one socket. To the keeper: {"begin": what `Task` says}, with the lock's descriptor; {"watch": pid}
+and {"gone": pid} for each service; {"stop": true}. From it: {"redis": "ready" | "ended" | "failed", "pid", "text"}.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ import subprocess
 import sys
 import time
 from collections import deque
+from dataclasses import dataclass
 from pathlib import Path
 
-from bec_lib.broker import embedded
 from deploy import process, watching
 from deploy.lines import LineBuffer, encode
 
@@ -32,29 +33,31 @@ REDIS_STOP_S = 15.0
 LOG_BYTES = 5_000_000
 
 
+@dataclass(frozen=True)
+class Task:
+    """command: starts Redis, in the folder of its data; None: there is no private Redis. logs: the folder for them.
+    leftovers: files and folders to remove when a killed supervisor could not.
+    """
+
+    command: list[str] | None
+    folder: str
+    logs: str
+    leftovers: list[str]
+
+
 class Keeper:
     """Owned state: the Redis process, and the list of services to be ended. One thread.
 
     channel: to the supervisor. life: the read end of a pipe whose write end every service holds; it ends when
-    the last of them is gone. lock: the deployment's lock, which Redis holds as well, so that a new fleet never
-    meets the old one's Redis. leftovers: removed when a killed supervisor could not.
+    the last of them is gone.
     """
 
-    def __init__(
-        self,
-        launch: embedded.Launch | None,
-        channel: socket.socket,
-        life: int,
-        lock: int,
-        log_folder: Path,
-        leftovers: list[Path],
-    ):
-        self._launch = launch
+    def __init__(self, channel: socket.socket, life: int):
         self._channel = channel
         self._life = life
-        self._lock = lock
-        self._log_path = log_folder / embedded.LOG_FILE
-        self._leftovers = leftovers
+        self._task = Task(None, "", "", [])
+        # The deployment's lock, which Redis holds as well: a new fleet never meets the old one's Redis.
+        self._lock = -1
         self._services: dict[int, int | None] = {}
         self._redis: subprocess.Popen[bytes] | None = None
         self._redis_started = 0.0
@@ -78,8 +81,6 @@ class Keeper:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         self._selector.register(self._channel, selectors.EVENT_READ, "channel")
         self._selector.register(wake_read, selectors.EVENT_READ, "signal")
-        if self._launch is not None:
-            self._start_redis()
         while True:
             for key, _ in self._selector.select(self._wait_s()):
                 if key.data == "redis":
@@ -102,21 +103,30 @@ class Keeper:
     def _obey(self) -> bool:
         """Read the supervisor's words; true if it is time to stop. Closes the channel if there is nobody."""
         try:
-            data = self._channel.recv(65536)
+            data, descriptors, _, _ = socket.recv_fds(self._channel, 65536, 1)
         except OSError:
-            data = b""
+            data, descriptors = b"", []
+        self._lock = descriptors[0] if descriptors else self._lock
         if not data:
             self._selector.unregister(self._channel)
             self._channel.close()
             return False
         stop = False
         for line in self._commands.feed(data):
+            if "begin" in line:
+                self._begin(Task(**line["begin"]))
             if "watch" in line:
                 self._services[line["watch"]] = process.start_ticks(line["watch"])
             if "gone" in line:
                 self._services.pop(line["gone"], None)
             stop = stop or bool(line.get("stop"))
         return stop
+
+    def _begin(self, task: Task) -> None:
+        self._task = task
+        process.redirect_output(Path(task.logs) / "keeper.err")
+        if task.command is not None:
+            self._start_redis()
 
     def _tell(self, state: str, text: str = "") -> None:
         pid = self._redis.pid if self._redis else 0
@@ -126,24 +136,24 @@ class Keeper:
     # Redis
 
     def _start_redis(self) -> None:
-        assert self._launch is not None
+        assert self._task.command is not None
         self._start_due = None
         parent = os.getpid()
         self._redis_started = time.monotonic()
         self._last_lines.clear()
         try:
             self._redis = subprocess.Popen(
-                self._launch.command,
+                self._task.command,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                cwd=self._launch.folder,
+                cwd=self._task.folder,
                 start_new_session=True,
                 pass_fds=(self._lock,),
                 preexec_fn=lambda: process.die_with_parent(parent),  # noqa: PLW1509 - one thread only
             )
         except (OSError, subprocess.SubprocessError) as error:
-            self._tell("failed", f"{self._launch.binary.path} does not start: {error}")
+            self._tell("failed", f"{self._task.command[0]} does not start: {error}")
             return
         assert self._redis.stdout is not None
         os.set_blocking(self._redis.stdout.fileno(), False)
@@ -160,10 +170,11 @@ class Keeper:
             self._selector.unregister(self._redis.stdout)
             self._redis.stdout.close()
             return
+        path = Path(self._task.logs) / "redis.log"
         with contextlib.suppress(OSError):
-            if self._log_path.exists() and self._log_path.stat().st_size > LOG_BYTES:
-                self._log_path.replace(self._log_path.with_suffix(".log.1"))
-            with self._log_path.open("ab") as file:
+            if path.exists() and path.stat().st_size > LOG_BYTES:
+                path.replace(path.with_suffix(".log.1"))
+            with path.open("ab") as file:
                 file.write(data)
         *lines, self._partial = (self._partial + data).split(b"\n")
         for line in lines:
@@ -201,9 +212,9 @@ class Keeper:
 
     def _sync(self) -> None:
         """Bring the append-only file to the disk, if it has grown."""
-        if self._launch is None:
+        if self._task.command is None:
             return
-        for path in embedded.append_only_files(self._launch.folder):
+        for path in append_only_files(Path(self._task.folder)):
             with contextlib.suppress(OSError):
                 found = path.stat()
                 state = (found.st_ino, found.st_size)
@@ -232,6 +243,8 @@ class Keeper:
     # A killed supervisor
 
     def _take_down(self) -> None:
+        if not self._task.logs:
+            return  # nothing was begun
         print("the supervisor is gone; taking the fleet down", file=sys.stderr, flush=True)
         with selectors.DefaultSelector() as waiting:
             waiting.register(self._life, selectors.EVENT_READ)
@@ -245,6 +258,14 @@ class Keeper:
                     with contextlib.suppress(OSError):
                         os.kill(member, signal.SIGKILL)
         self._stop_redis()
-        for path in self._leftovers:
+        for path in map(Path, self._task.leftovers):
             with contextlib.suppress(OSError):
                 path.rmdir() if path.is_dir() else path.unlink()
+
+
+def append_only_files(folder: Path) -> list[Path]:
+    """What has to be synced: one file up to Redis 6.2, a folder of them from 7 on."""
+    single = folder / "appendonly.aof"
+    several = folder / "appendonlydir"
+    found = [single] if single.is_file() else []
+    return found + (sorted(several.glob("*.aof")) if several.is_dir() else [])

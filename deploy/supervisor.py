@@ -106,6 +106,31 @@ class Talk:
     follows: bool = False
 
 
+class KeeperEnd:
+    """Our end of the keeper: its process, the socket to it, and the pipe that tells it of life: every service holds
+    the write end, so that the keeper reads its end when the last of them is gone.
+    """
+
+    def __init__(self) -> None:
+        self.pid = 0
+        self.channel: socket.socket | None = None
+        self.life_read, self.life_write = os.pipe()
+
+    def start(self, release: Callable[[], None]) -> None:
+        """Fork the keeper. release: lets go, in the child, of what is only ours."""
+        from deploy import keeper, process
+
+        ours, theirs = socket.socketpair()
+
+        def child() -> int:
+            ours.close()
+            return keeper.Keeper(theirs, self.life_read).run()
+
+        self.pid = process.fork(child, release, tied=False)
+        theirs.close()
+        self.channel = ours
+
+
 @dataclass
 class Options:
     config: str | None
@@ -122,7 +147,7 @@ class Options:
 class Supervisor:
     """The fleet of one deployment on this host. Everything in it belongs to the main thread."""
 
-    def __init__(self, config: ServiceConfig, places: Places, lock: int, options: Options):
+    def __init__(self, config: ServiceConfig, places: Places, lock: int, options: Options, keeper: KeeperEnd):
         from deploy.lines import LineBuffer
         from deploy.services import fleet, parse_spec
 
@@ -140,10 +165,7 @@ class Supervisor:
         self._began = time.monotonic()
         self._selector = selectors.DefaultSelector()
         self._wake_read, self._wake_write = os.pipe()
-        # Held open by every service: the keeper reads its end when the last of them is gone.
-        self._life_read, self._life_write = os.pipe()
-        self._keeper = 0
-        self._keeper_channel: socket.socket | None = None
+        self._keeper = keeper
         self._keeper_lines = LineBuffer()
         self._redis_pid = 0
         self._redis_ready = not config.is_embedded
@@ -165,35 +187,32 @@ class Supervisor:
 
     # Coming up
 
-    def start_keeper(self) -> None:
-        """Start the keeper and, for an embedded deployment, Redis. Raises BrokerError if there is no server."""
+    def begin_keeping(self) -> None:
+        """Tell the keeper what it keeps; for an embedded deployment it starts Redis.
+
+        Raises BrokerError if there is no server that could be started.
+        """
         from bec_lib.broker import embedded
-        from deploy import keeper, process
+        from deploy.lines import encode
         from deploy.places import leftovers
 
-        launch = None
+        command = None
         if self.config.is_embedded:
             launch = embedded.prepare(self.places.redis_socket, self.places.redis)
+            command = launch.command
             self._redis_version = launch.binary.version_text
             self._redis_ready = False
-        ours, theirs = socket.socketpair()
-
-        def child() -> int:
-            ours.close()
-            process.redirect_output(self.places.logs / "keeper.err")
-            keeping = keeper.Keeper(
-                launch, theirs, self._life_read, self._lock, self.places.logs, leftovers(self.places)
-            )
-            return keeping.run()
-
-        self._keeper = process.fork(child, lambda: self._release(self._lock, self._life_read), tied=False)
-        theirs.close()
-        ours.setblocking(False)
-        self._keeper_channel = ours
-        self._selector.register(ours, selectors.EVENT_READ, self._hear_keeper)
-        for known in self.children:
-            if known.pid:
-                self._tell_keeper({"watch": known.pid})
+        task = {
+            "command": command,
+            "folder": str(self.places.redis),
+            "logs": str(self.places.logs),
+            "leftovers": [str(path) for path in leftovers(self.places)],
+        }
+        channel = self._keeper.channel
+        assert channel is not None
+        socket.send_fds(channel, [encode({"begin": task})], [self._lock])
+        channel.setblocking(False)
+        self._selector.register(channel, selectors.EVENT_READ, self._hear_keeper)
 
     def preload(self) -> None:
         """Import what the services share. If that has started a thread, nothing is forked: services are begun
@@ -349,7 +368,7 @@ class Supervisor:
         if self._options.debug:
             arguments.append("--debug")
         if not self._forks:
-            os.set_inheritable(self._life_write, True)
+            os.set_inheritable(self._keeper.life_write, True)
             os.execv(sys.executable, [sys.executable, "-m", spec.package, *arguments])
         title = spec.command if not spec.arguments else f"{spec.command} {' '.join(spec.arguments)}"
         return process.run_module_main(spec.package, arguments, title)
@@ -361,20 +380,21 @@ class Supervisor:
         self._selector.close()
         for talk in self._talks:
             talk.connection.close()
-        for each in (self._control, self._keeper_channel):
+        for each in (self._control, self._keeper.channel):
             if each is not None:
                 each.close()
         if self._watcher is not None:
             self._watcher.close()
         if self._broker is not None:
             self._broker.close()
-        for number in (self._lock, self._life_read, self._wake_read, self._wake_write):
+        for number in (self._lock, self._keeper.life_read, self._wake_read, self._wake_write):
             if number not in keep:
                 os.close(number)
         if self._options.report is not None:
             os.close(self._options.report)
-        if self._life_read in keep:
-            os.close(self._life_write)
+        if self._keeper.life_read in keep:
+            # The keeper: who waits for the end of a pipe must not hold it open.
+            os.close(self._keeper.life_write)
 
     # Ends
 
@@ -390,7 +410,7 @@ class Supervisor:
             child = next((child for child in self.children if child.pid == pid), None)
             if child is not None:
                 self._ended(child, code, now)
-            elif pid == self._keeper:
+            elif pid == self._keeper.pid:
                 self._keeper_ended(code)
             elif pid == self._redis_pid:
                 self._redis_pid = 0
@@ -661,7 +681,7 @@ class Supervisor:
             self._broker.close()
         self._tell_keeper({"stop": True})
         deadline = time.monotonic() + KEEPER_END_S
-        while self._keeper and (left := deadline - time.monotonic()) > 0:
+        while self._keeper.pid and (left := deadline - time.monotonic()) > 0:
             for key, _ in self._selector.select(left):
                 key.data()
             self._reap(time.monotonic())
@@ -678,9 +698,9 @@ class Supervisor:
         from deploy.places import leftovers
 
         self._tell_keeper({"stop": True})
-        if self._keeper:
+        if self._keeper.pid:
             with contextlib.suppress(ChildProcessError):
-                os.waitpid(self._keeper, 0)
+                os.waitpid(self._keeper.pid, 0)
         for path in leftovers(self.places):
             with contextlib.suppress(OSError):
                 path.rmdir() if path.is_dir() else path.unlink()
@@ -690,22 +710,22 @@ class Supervisor:
     def _tell_keeper(self, line: dict[str, Any]) -> None:
         from deploy.lines import encode
 
-        if self._keeper_channel is not None:
+        if self._keeper.channel is not None:
             with contextlib.suppress(OSError):
-                self._keeper_channel.sendall(encode(line))
+                self._keeper.channel.sendall(encode(line))
 
     def _hear_keeper(self) -> None:
-        assert self._keeper_channel is not None
+        assert self._keeper.channel is not None
         try:
-            data = self._keeper_channel.recv(65536)
+            data = self._keeper.channel.recv(65536)
         except BlockingIOError:
             return
         except OSError:
             data = b""
         if not data:
-            self._selector.unregister(self._keeper_channel)
-            self._keeper_channel.close()
-            self._keeper_channel = None
+            self._selector.unregister(self._keeper.channel)
+            self._keeper.channel.close()
+            self._keeper.channel = None
             return
         for line in self._keeper_lines.feed(data):
             self._redis_changed(line)
@@ -726,11 +746,11 @@ class Supervisor:
             log.error("Redis %s; it is started again", text)
 
     def _keeper_ended(self, code: int) -> None:
-        self._keeper = 0
-        if self._keeper_channel is not None:
-            self._selector.unregister(self._keeper_channel)
-            self._keeper_channel.close()
-            self._keeper_channel = None
+        self._keeper.pid = 0
+        if self._keeper.channel is not None:
+            self._selector.unregister(self._keeper.channel)
+            self._keeper.channel.close()
+            self._keeper.channel = None
         if self._wave is None:
             log.error("the keeper has ended (%s); it is started again", code)
             # Its Redis ends with it, and the next one may not meet it on the same data.
@@ -746,7 +766,12 @@ class Supervisor:
                         os.waitpid(redis, 0)
                 break
             self._redis_restarts += 1
-            self.start_keeper()
+            # This one is as large as we are by now; it is not often that a keeper dies.
+            self._keeper.start(lambda: self._release(self._keeper.life_read))
+            self.begin_keeping()
+            for known in self.children:
+                if known.pid:
+                    self._tell_keeper({"watch": known.pid})
 
     # Words: to the one who starts, to those who follow, to the streams
 
@@ -948,7 +973,7 @@ class Supervisor:
                 "pid": os.getpid(),
                 "host": socket.gethostname(),
                 "since": self._since,
-                "keeper": self._keeper,
+                "keeper": self._keeper.pid,
                 "forks": self._forks,
             },
             "services": services,
@@ -1066,10 +1091,20 @@ def main(arguments: list[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, interrupted)
 
+    keeper = KeeperEnd()
+
+    def release() -> None:
+        os.close(keeper.life_write)
+        if options.report is not None:
+            os.close(options.report)
+
+    # While this process is still small.
+    keeper.start(release)
+
     from bec_lib.errors import BECError
 
     try:
-        return _supervise(options)
+        return _supervise(options, keeper)
     except Interrupted:
         return 1
     except BECError as error:
@@ -1081,7 +1116,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
 
 
-def _supervise(options: Options) -> int:
+def _supervise(options: Options, keeper: KeeperEnd) -> int:
     from bec_lib.service.config import load_service_config
     from bec_lib.service.logs import set_up_logging
     from deploy import places as places_module
@@ -1094,12 +1129,12 @@ def _supervise(options: Options) -> int:
     set_up_logging("supervisor", places.logs, "DEBUG" if options.debug else config.log.level)
     process.set_title(f"bec-supervisor {config.deployment}")
     process.adopt_orphans()
-    supervisor = Supervisor(config, places, lock, options)
+    supervisor = Supervisor(config, places, lock, options, keeper)
     is_up = False
     try:
         if any(child.spec.role == "file_writer" for child in supervisor.children):
             supervisor._warn(places_module.check_data_folder(config.data_folder))
-        supervisor.start_keeper()
+        supervisor.begin_keeping()
         supervisor.preload()
         supervisor.connect()
         supervisor.listen()

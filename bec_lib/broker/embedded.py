@@ -1,7 +1,7 @@
 """The private Redis of a deployment that names none: which binary, which settings, which data it may open.
 
 Starts nothing and holds no lock: the supervisor's keeper runs the command, syncs the append-only file and
-takes the server down. Imports only the standard library, so that the keeper stays small.
+takes the server down.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import importlib.util
 import os
 import re
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -24,7 +23,6 @@ Version = tuple[int, int, int]
 OLDEST: Version = (6, 2, 0)
 VERSION_FILE = "written-by"
 CONFIG_FILE = "redis.conf"
-LOG_FILE = "redis.log"
 
 
 @dataclass(frozen=True)
@@ -178,23 +176,3 @@ def make_private(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     if folder.stat().st_uid != os.getuid():
         raise BrokerError(f"{folder} belongs to another user; it cannot hold this deployment's sockets.")
-
-
-def append_only_files(folder: Path) -> list[Path]:
-    """What has to be synced: one file up to Redis 6.2, a folder of them from 7 on."""
-    single = folder / "appendonly.aof"
-    several = folder / "appendonlydir"
-    found = [single] if single.is_file() else []
-    return found + (sorted(several.glob("*.aof")) if several.is_dir() else [])
-
-
-def answers(socket_path: Path, timeout_s: float = 1.0) -> bool:
-    """Is there a server on this socket that has loaded its data?"""
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(timeout_s)
-        try:
-            connection.connect(str(socket_path))
-            connection.sendall(b"PING\r\n")
-            return connection.recv(64).startswith(b"+PONG")
-        except OSError:
-            return False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import stat
 from pathlib import Path
 
@@ -108,23 +107,3 @@ def test_a_file_where_the_folder_should_be_is_named(tmp_path: Path) -> None:
     (tmp_path / "redis").write_text("")
     with pytest.raises(BrokerError, match=f"cannot keep its data in {tmp_path / 'redis'}"):
         embedded.prepare(tmp_path / "redis.sock", tmp_path / "redis")
-
-
-def test_both_layouts_of_the_append_only_file_are_found(tmp_path: Path) -> None:
-    assert embedded.append_only_files(tmp_path) == []
-    (tmp_path / "appendonly.aof").write_bytes(b"")
-    (tmp_path / "appendonlydir").mkdir()
-    for name in ("appendonly.aof.1.base.rdb", "appendonly.aof.1.incr.aof", "appendonly.aof.manifest"):
-        (tmp_path / "appendonlydir" / name).write_bytes(b"")
-    assert [path.name for path in embedded.append_only_files(tmp_path)] == [
-        "appendonly.aof",
-        "appendonly.aof.1.incr.aof",
-    ]
-
-
-def test_a_socket_nobody_listens_on_does_not_answer(tmp_path: Path) -> None:
-    path = tmp_path / "redis.sock"
-    assert not embedded.answers(path)
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(path))
-    assert not embedded.answers(path)
