@@ -292,15 +292,23 @@ class DataPipeline:
         feed = self._feeds.get(status.scan_id)
         if feed is None:
             return
-        now = self._service.clock.monotonic()
-        for job in list(feed.jobs):
+        for job in feed.jobs:
             if status.status.is_terminal:
-                job.give_up = now + SEAL_WAIT_S
-                job.give_up_text = (
-                    f"scan {status.scan_number} ended ({status.status.value}) without a point to fit"
-                )
+                self._wait_for_seal(job, status)
             else:
                 job.give_up = None
+
+    def _wait_for_seal(self, job: FitJob, status: ScanStatusMessage) -> None:
+        job.give_up = self._service.clock.monotonic() + SEAL_WAIT_S
+        job.give_up_text = f"scan {status.scan_number} ended ({status.status.value}) without a point to fit"
+
+    def _latest_status(self, scan_id: str) -> ScanStatusMessage | None:
+        """The state of a scan now, which may be ahead of what has arrived in the inbox."""
+        latest = self._scans.get(scan_id)
+        for item in self._broker.entries(MessageEndpoints.scan_status, count=20, newest=True):
+            if isinstance(item, Delivery) and item.message.scan_id == scan_id:
+                latest = item.message
+        return latest
 
     def _automatic_settings(self) -> DAPConfigMessage | None:
         """What is to be fitted by itself, if anything. Read when a scan opens."""
@@ -375,7 +383,12 @@ class DataPipeline:
         if not job.request.continuous:
             if feed.schema is None:
                 raise self._no_data(scan_id)
-            job.needed = int(self._broker.last_id(MessageEndpoints.scan_points(scan_id)).split("-")[0])
+            status = self._latest_status(scan_id)
+            if status is not None and status.status.is_terminal:
+                # Its last points may still be on their way, and whoever asks now wants them all.
+                self._wait_for_seal(job, status)
+            else:
+                job.needed = int(self._broker.last_id(MessageEndpoints.scan_points(scan_id)).split("-")[0])
         elif feed.schema is None:
             self._wait_for_scan(job, scan_id)
         if feed.schema is not None:

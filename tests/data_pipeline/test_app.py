@@ -205,6 +205,21 @@ def test_a_running_scan_is_fitted_once_with_the_points_it_has(beamline, request_
     assert beamline.answer(request_id).fit.num_points == 30
 
 
+def test_a_scan_that_has_just_ended_is_fitted_with_its_last_points(beamline, request_id):
+    """The client hears of the end before the bundler has written the last points."""
+    beamline.status("open")
+    beamline.schema()
+    x, y = peak()
+    beamline.points(x[:30], y[:30])
+    beamline.status("closed")
+    beamline.ask(request_id, scan_id=SCAN)
+    beamline.turn_until(lambda: request_id in beamline.app._jobs)
+    assert not beamline.answers(request_id)
+    beamline.points(x[30:], y[30:])
+    beamline.seal()
+    assert beamline.answer(request_id).fit.num_points == 41
+
+
 def test_two_fits_on_different_columns_of_one_scan(beamline, request_id):
     """The second one wants a column that the first did not read; both see all points."""
     beamline.status("open")
