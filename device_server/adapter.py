@@ -227,6 +227,7 @@ class OphydAdapter:
         config = self.config
         signals, refused = readings.staged_signals(
             description,
+            device=self.name,
             hinted=hints,
             units=config.units,
             default_unit=self.unit if self.is_positioner else "",
@@ -471,19 +472,23 @@ class OphydAdapter:
         from ophyd import Device, Signal
 
         parts = [("", self.obj)] if not isinstance(self.obj, Device) else list(self._parts())
-        default_unit = self._quietly(lambda: self.unit) or ""
+        default_unit = (self._quietly(lambda: self.unit) or "") if self.is_positioner else ""
         for dotted, signal in parts:
             if not isinstance(signal, Signal):
                 continue
             item = description.get(signal.name) or {}
-            known = bool(item)
-            if not known and self.state == "ready":
+            if not item and self.state == "ready":
                 item = (self._quietly(signal.describe) or {}).get(signal.name, {})
             yield SignalInfo(
                 name=dotted,
                 obj_name=signal.name,
                 kind=_kind_name(signal.kind),
-                unit=readings.unit_of(signal.name, item, self.config.units, default_unit if known else ""),
+                unit=readings.unit_of(
+                    signal.name,
+                    item,
+                    self.config.units,
+                    default_unit if readings.is_position(signal.name, self.name) else "",
+                ),
                 dtype=readings.dtype_of(item) if item else "float64",
                 shape=[int(length) for length in item.get("shape") or ()],
                 writable=bool(self._quietly(getattr, signal, "write_access")),
@@ -563,7 +568,30 @@ def _follow(obj: Any, dotted: str) -> Any:
 
 
 def _signature(owner: Any, name: str) -> str:
-    return str(inspect.signature(getattr(owner, name)))
+    """As text. Annotations that are texts already are shown without their quotes."""
+    found = inspect.signature(getattr(owner, name))
+    parameters = [
+        parameter.replace(annotation=_Bare(parameter.annotation))
+        if isinstance(parameter.annotation, str)
+        else parameter
+        for parameter in found.parameters.values()
+    ]
+    returns = found.return_annotation
+    return str(
+        found.replace(
+            parameters=parameters, return_annotation=_Bare(returns) if isinstance(returns, str) else returns
+        )
+    )
+
+
+class _Bare:
+    """An annotation that is shown as it was written."""
+
+    def __init__(self, text: str):
+        self._text = text
+
+    def __repr__(self) -> str:
+        return self._text
 
 
 def _plain(value: Any, what: str) -> Any:

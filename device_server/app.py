@@ -118,7 +118,6 @@ class DeviceServer:
         self._responses = MessageEndpoints.device_instructions_response(name)
         self._session_version = 0
         self._published: set[str] = set()
-        self._foreign: dict[str, str] = {}
         self._loading: str | None = None
         self._reading_endpoints: dict[str, Endpoint] = {}
 
@@ -252,9 +251,7 @@ class DeviceServer:
         key = item.endpoint.key
         endpoint, in_flight = self._requests[key]
         in_flight.begin(item.entry_id)
-        if message.device in self._foreign or (
-            message.device not in self._loader.in_force and not self._answers_for_unknown()
-        ):
+        if message.device not in self._loader.in_force and not self._answers_for(message.device):
             self._end_call(endpoint, in_flight, item.entry_id, batch)
             return
         stale = self._stale.get(key)
@@ -424,11 +421,6 @@ class DeviceServer:
         """New devices are in force: publish what they are, and where they stand."""
         self._session_version = change.version
         devices = self._loader.in_force
-        self._foreign = {
-            name: str(raw.get("deviceServer", "main"))
-            for name, raw in change.raw.items()
-            if not self._is_mine(raw)
-        }
         now = self._clock.monotonic()
         for name, adapter in devices.items():
             batch.put(MessageEndpoints.device_info(name), change.infos[name])
@@ -436,7 +428,7 @@ class DeviceServer:
                 self._put_readback(batch, name, adapter.first_reading, now)
                 adapter.first_reading = None
                 adapter.subscribe(self._subscription(name))
-        for name in self._known_before() - set(devices) - set(self._foreign):
+        for name in self._published - set(devices):
             batch.delete(MessageEndpoints.device_info(name))
             batch.delete(MessageEndpoints.device_readback(name))
             self._publisher.forget(name)
@@ -557,14 +549,18 @@ class DeviceServer:
         """One of the device servers answers calls of devices that nobody has."""
         return self._service.config.device_servers[:1] == [self._name]
 
+    def _answers_for(self, device: str) -> bool:
+        """Whether a call of a device that is not here is ours to answer: another device server may hold it."""
+        if not self._answers_for_unknown():
+            return False
+        info = self._get(MessageEndpoints.device_info(device))
+        return info is None or info.server == self._name
+
     def _is_prepare(self, instruction_id: str) -> bool:
         return any(
             message.instruction_id == instruction_id and isinstance(message.action, PrepareSession)
             for message in self._dispatch.running()
         )
-
-    def _known_before(self) -> set[str]:
-        return self._published
 
     def _subscription(self, device: str) -> Any:
         publisher = self._publisher

@@ -108,7 +108,7 @@ class Failed(Exception):
 
 
 class Stopped(Exception):
-    """An instruction has become void while it ran."""
+    """An instruction has become void while it ran, or, with a text, was void from the beginning."""
 
 
 @dataclass(slots=True)
@@ -179,6 +179,8 @@ class Instructions:
         self._prepared: tuple[Prepared, dict[str, Any]] | None = None
         self._raw: dict[str, Any] = {}
         self.runs: dict[str, StagedRun] = {}
+        # Scans that were ever staged on this process.
+        self._known: dict[str, None] = {}
 
     def lane(self, device: str, *, writes: bool = False) -> Lane:
         """The lane for reading or for moving and configuring a device."""
@@ -267,6 +269,9 @@ class Instructions:
 
     def _stage(self, message: DeviceInstructionMessage, action: StageDevices) -> Steps:
         scan_id = message.scan_id or message.instruction_id
+        self._known[scan_id] = None
+        while len(self._known) > 1000:
+            del self._known[next(iter(self._known))]
         if scan_id in self.runs:
             yield from self._unstage_run(self.runs.pop(scan_id))
         names = list(dict.fromkeys([*action.monitored, *action.baseline, *action.triggered, *action.owned]))
@@ -853,15 +858,21 @@ class Instructions:
         self._post(block)
 
     def _run_of(self, message: DeviceInstructionMessage) -> StagedRun:
-        run = self.runs.get(message.scan_id or message.instruction_id)
-        if run is None:
+        scan_id = message.scan_id or message.instruction_id
+        run = self.runs.get(scan_id)
+        if run is not None:
+            return run
+        if scan_id in self._known:
             raise Failed(
                 ErrorInfo(
-                    error_message=f"the scan is not staged on the device server {self._server!r} (it may have been started anew)",
+                    error_message=f"the scan is not staged on the device server {self._server!r}",
                     code=ReasonCode.WRONG_STATE,
                 )
             )
-        return run
+        # Staged on a predecessor of this process, most likely: whoever sent it stages again.
+        raise Stopped(
+            f"the scan is not staged on the device server {self._server!r}, which has been started anew"
+        )
 
     def _usable(self, names: Iterable[str]) -> list[OphydAdapter]:
         """Devices by name. Raises Failed that names all that cannot be used, with the reasons."""
@@ -923,7 +934,9 @@ class Instructions:
     ) -> Finished:
         number = message.instruction_id
         if isinstance(error, Stopped):
-            return Finished(number, stopped=True)
+            text = str(error)
+            info = ErrorInfo(error_message=text, code=ReasonCode.SERVICE_DOWN) if text else None
+            return Finished(number, stopped=True, error=info)
         if isinstance(error, Failed):
             if error.info.traceback:
                 log.debug("%s\n%s", error.info.error_message, error.info.traceback)

@@ -41,6 +41,7 @@ class Columns:
 def staged_signals(
     description: Mapping[str, Mapping[str, Any]],
     *,
+    device: str = "",
     hinted: Sequence[str] = (),
     units: Units = None,
     default_unit: str = "",
@@ -48,9 +49,9 @@ def staged_signals(
 ) -> tuple[list[StagedSignal], dict[str, str]]:
     """The columns of one device, in the order of its description, and signal -> why it cannot be one.
 
-    units: of the device file; takes precedence over what the device says. default_unit: of a positioner, for numbers
-    that say nothing. hinted: names of the signals that people look at. reading: used for what the description leaves
-    open (the dtype of an array).
+    units: of the device file; takes precedence over what the device says. default_unit: of a positioner, for its
+    position and setpoint if they say nothing. hinted: names of the signals that people look at. reading: used for
+    what the description leaves open (the dtype of an array).
     """
     signals: list[StagedSignal] = []
     refused: dict[str, str] = {}
@@ -71,12 +72,17 @@ def staged_signals(
                 signal=name,
                 dtype=dtype,
                 shape=shape,
-                unit=unit_of(name, item, units, default_unit if dtype not in ("str", "bool") else ""),
+                unit=unit_of(name, item, units, default_unit if is_position(name, device) else ""),
                 kind="hinted" if name in hinted else "normal",
                 precision=_precision(item.get("precision")),
             )
         )
     return signals, refused
+
+
+def is_position(signal: str, device: str) -> bool:
+    """Whether a positioner's unit is meant for this signal of it, by ophyd's names."""
+    return signal == device or signal.endswith("setpoint")
 
 
 def unit_of(name: str, description: Mapping[str, Any], units: Units, default: str = "") -> str:

@@ -14,6 +14,7 @@ from bec_lib.messages import (
     CompleteDevices,
     ControlKind,
     DeviceControlMessage,
+    DeviceInfoMessage,
     DeviceInstructionMessage,
     DeviceSessionMessage,
     InstructionStatus,
@@ -141,11 +142,19 @@ def test_points_come_no_earlier_than_their_times(bench: Any, zero: Config) -> No
     assert times[2] - times[0] >= 0.055
 
 
-def test_points_of_a_scan_that_is_not_staged_are_refused(bench: Any, zero: Config) -> None:
+def test_points_of_a_scan_that_a_predecessor_staged_are_stopped(bench: Any, zero: Config) -> None:
     bench.load(zero)
     reply = bench.do(RunPoints(first_index=0, count=1), scan_id="s1")
-    assert reply.error.code == ReasonCode.WRONG_STATE
-    assert "not staged" in reply.error.error_message
+    assert reply.status == InstructionStatus.STOPPED
+    assert reply.error.code == ReasonCode.SERVICE_DOWN
+    assert "started anew" in reply.error.error_message
+
+
+def test_points_of_a_scan_that_was_unstaged_are_an_error(bench: Any, zero: Config) -> None:
+    bench.load(zero)
+    stage(bench, monitored=["d1"])
+    bench.do(UnstageDevices(), scan_id="s1")
+    assert bench.do(RunPoints(first_index=0, count=1), scan_id="s1").error.code == ReasonCode.WRONG_STATE
 
 
 def test_positions_outside_the_limits_are_refused_before_anything_moves(bench: Any, device: Any) -> None:
@@ -579,6 +588,7 @@ def test_devices_of_another_server_are_left_alone(bench: Any, zero: Config) -> N
     bench.load({**zero, "far": {**zero["d1"], "deviceServer": "hutch2"}})
     assert list(bench.app.devices) == ["m1", "d1", "d2"]
     bench.hello()
+    bench.broker.put(MessageEndpoints.device_info("far"), DeviceInfoMessage(name="far", server="hutch2"))
     bench.request("far", "read")
     assert bench.call("d1", "read").success
     assert len(bench.messages(MessageEndpoints.device_rpc_response("c1"))) == 1
