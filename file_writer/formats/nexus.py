@@ -361,7 +361,10 @@ def _data(view: _View) -> Group:
         attributes["signal"] = shown[0]
         if shown[1:]:
             attributes["auxiliary_signals"] = shown[1:]
-        attributes["axes"] = [axes[0], *(["."] * len(plotted.shape))]
+        # Two motors that do not run along a line: points in a plane, which viewers draw as a scatter plot.
+        # All others get one axis for one dimension, as NXdata has it; further motors are coordinates of it.
+        plane = len(axes) == 2 and len(view.scan.status.shape) != 1 and not plotted.shape
+        attributes["axes"] = axes if plane else [axes[0], *(["."] * len(plotted.shape))]
         for name in axes:
             attributes[f"{name}_indices"] = [0]
         status = view.scan.status
