@@ -450,13 +450,14 @@ def alarms(
 @_command
 def file(
     path: Annotated[str, typer.Argument(metavar="FILE|SCAN", help="A NeXus file, or a scan number.")],
+    full: Annotated[bool, typer.Option("--full", help="A line for every dataset.")] = False,
     config: ConfigOption = None,
     debug: DebugOption = False,
 ) -> None:
     """The tree of a scan's file: groups, datasets, shapes, units."""
     from bec_client.history import file_tree
 
-    print(file_tree(_path_of(path)))
+    print(file_tree(_path_of(path), full))
 
 
 @app.command()

@@ -102,9 +102,14 @@ def fit_line(result: FitResult, x: str = "", y: str = "", unit: str = "") -> str
     for name, value in result.params.items():
         error = result.errors.get(name)
         parts.append(f"{name} {value:.5g}" + (f" ± {error:.2g}" if error is not None else ""))
-    what = f" of {y} over {x}" if x and y else ""
+    what = f" of {_short(y)} over {_short(x)}" if x and y else ""
     state = "" if result.success else f" (failed: {result.message})"
     return f"{' + '.join(result.models)}{what}: {', '.join(parts)}{state}"
+
+
+def _short(column: str) -> str:
+    device, _, signal = column.partition(".")
+    return device if signal in ("", device) else column
 
 
 class Model:

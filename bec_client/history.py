@@ -265,36 +265,14 @@ def open_file(path: str | Path) -> Any:
         raise StorageError(f"{file} cannot be read as HDF5: {error}") from error
 
 
-def file_tree(path: str | Path, attributes: bool = True) -> str:
-    """The tree of an HDF5 file: groups with their class, datasets with shape, type, unit, and small values."""
+def file_tree(path: str | Path, full: bool = False) -> str:
+    """The tree of an HDF5 file: groups with their class, datasets with shape, type, unit, and small values.
+
+    full: a line for every dataset; else a signal with its value and time stamps is one line.
+    """
     import h5py
 
     lines = [f"{Path(path).name}"]
-
-    def describe(item: Any) -> str:
-        if isinstance(item, h5py.Group):
-            kind = item.attrs.get("NX_class")
-            default = item.attrs.get("signal") if _text(kind) == "NXdata" else None
-            text = f"  {_text(kind)}" if kind is not None else ""
-            if default is not None:
-                axes = item.attrs.get("axes", [])
-                axes = [axes] if isinstance(axes, (str, bytes)) else list(axes)
-                text += f" (signal {_text(default)}, axes {', '.join(_text(a) for a in axes)})"
-            return text
-        unit = item.attrs.get("units")
-        unit_text = f" [{_text(unit)}]" if unit is not None and attributes else ""
-        if item.shape == ():
-            value = _value(item[()])
-            shown = (
-                repr(value)
-                if isinstance(value, str)
-                else f"{value:.8g}"
-                if isinstance(value, float)
-                else str(value)
-            )
-            return f" = {shown[:70]}{unit_text}"
-        shape = " x ".join(str(n) for n in item.shape)
-        return f"  {shape} {item.dtype.name if item.dtype.names is None else 'table'}{unit_text}"
 
     def walk(group: Any, indent: str) -> None:
         names = list(group)
@@ -309,13 +287,43 @@ def file_tree(path: str | Path, attributes: bool = True) -> str:
                 lines.append(f"{indent}{branch}{name} -> {link.filename}:{link.path}")
                 continue
             item = group[name]
-            lines.append(f"{indent}{branch}{name}{describe(item)}")
-            if isinstance(item, h5py.Group):
-                walk(item, indent + below)
+            if isinstance(item, h5py.Dataset):
+                lines.append(f"{indent}{branch}{name}{_dataset_words(item)}")
+                continue
+            if not full and set(item) <= {"value", "timestamp"} and "value" in item:
+                lines.append(f"{indent}{branch}{name}{_dataset_words(item['value'])}")
+                continue
+            lines.append(f"{indent}{branch}{name}{_group_words(item)}")
+            walk(item, indent + below)
 
     with open_file(path) as file:
         walk(file, "")
     return "\n".join(lines)
+
+
+def _group_words(item: Any) -> str:
+    kind = item.attrs.get("NX_class")
+    text = f"  {_text(kind)}" if kind is not None else ""
+    signal = item.attrs.get("signal") if _text(kind) == "NXdata" else None
+    if signal is not None:
+        axes = item.attrs.get("axes", [])
+        names = [axes] if isinstance(axes, (str, bytes)) else list(axes)
+        over = f" over {', '.join(_text(name) for name in names)}" if names else ""
+        text += f" ({_text(signal)}{over})"
+    return text
+
+
+def _dataset_words(item: Any) -> str:
+    unit = item.attrs.get("units")
+    unit_text = f" [{_text(unit)}]" if unit is not None else ""
+    if item.shape == ():
+        value = _value(item[()])
+        if isinstance(value, str):
+            return f" = {value if len(value) <= 70 else value[:69] + '…'!r}"
+        return f" = {value:.8g}{unit_text}" if isinstance(value, float) else f" = {value}{unit_text}"
+    if item.dtype.names is not None:
+        return f"  table of {item.shape[0]} rows"
+    return f"  {' x '.join(str(n) for n in item.shape)} {item.dtype.name}{unit_text}"
 
 
 def _readings(item: Any) -> dict[str, Any]:

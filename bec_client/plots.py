@@ -1,17 +1,19 @@
-"""Pictures of a scan: in the terminal (plotext) and as PNG (matplotlib, without a display).
+"""Pictures of a scan: in the terminal, and as PNG (matplotlib, without a display).
 
 A `Figure` is what is drawn: a line with or without a fitted curve, or a map of a grid. It can be made from a scan
-that runs, from a file, or from arrays. Both libraries are imported only when something is drawn.
+that runs, from a file, or from arrays. matplotlib is imported only when a PNG is written.
 """
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from bec_client.chart import POINT, line_chart, map_chart
 from bec_lib.errors import ParameterError, StorageError
 from bec_lib.messages import FitResult, SignalSchema
 
@@ -60,38 +62,63 @@ def from_scan(scan: Any, x: str | None = None, y: str | None = None) -> Figure:
 
 
 def from_file(path: str | Path, x: str | None = None, y: str | None = None) -> Figure:
-    """The figure of a NeXus file: its default plot, or the named columns."""
+    """The figure of a scan's file: a line over its first motor, a map of its grid, or the named columns."""
     from bec_client.history import COLLECTION, open_file
 
     with open_file(path) as file:
-        title = Path(path).stem
-        if x is None and y is None:
+        facts = _facts(file.get(f"{COLLECTION}/metadata/bec"))
+        title = f"Scan {facts['number']}: {facts['name']}" if facts["number"] else Path(path).stem
+        root = next(
+            (g for g in (f"{COLLECTION}/readout_groups/monitored", f"{COLLECTION}/devices") if g in file),
+            None,
+        )
+        if root is None:
             made = _default_plot(file, title)
-            if made is not None:
-                return made
-        root = f"{COLLECTION}/readout_groups/monitored"
-        if root not in file:
-            root = f"{COLLECTION}/devices"
-        if root not in file:
-            raise StorageError(f"{path} has no devices in {COLLECTION}; is it a scan's file?")
+            if made is None:
+                raise StorageError(
+                    f"{path} has neither devices in {COLLECTION} nor a default plot; is it a scan's file?"
+                )
+            return made
         signals: list[SignalSchema] = []
         columns: dict[int, np.ndarray] = {}
-        for device in file[root]:
+        chosen = _hinted(file)
+        for device in [*facts["motors"], *[name for name in file[root] if name not in facts["motors"]]]:
             group = file[root].get(device)
             for name in group if group is not None else []:
                 data = group[name].get("value") if hasattr(group[name], "get") else None
-                if data is None or data.ndim != 1:
+                if data is None or data.ndim != 1 or data.dtype.kind not in "fiu":
                     continue
                 unit = data.attrs.get("units", "")
                 columns[len(signals)] = np.asarray(data[()])
-                signals.append(
-                    SignalSchema(
-                        device=device,
-                        signal=name,
-                        unit=unit.decode() if isinstance(unit, bytes) else str(unit),
-                    )
-                )
-        return _figure(title, signals, columns, [], [], x, y)
+                kind = "hinted" if not chosen or name in chosen else "normal"
+                signals.append(SignalSchema(device=device, signal=name, unit=_text(unit), kind=kind))
+        return _figure(title, signals, columns, facts["motors"], facts["shape"], x, y)
+
+
+def _facts(group: Any) -> dict[str, Any]:
+    """What the file says of its scan: number, name, motors, shape of the grid."""
+    if group is None:
+        return {"number": 0, "name": "", "motors": [], "shape": []}
+
+    def read(name: str, default: Any) -> Any:
+        return group[name][()] if name in group else default
+
+    return {
+        "number": int(read("scan_number", 0)),
+        "name": _text(read("scan_name", b"")),
+        "motors": [_text(name) for name in np.atleast_1d(read("scan_motors", []))],
+        "shape": [int(n) for n in np.atleast_1d(read("shape", []))],
+    }
+
+
+def _hinted(file: Any) -> set[str]:
+    """The names in the default plot: what the file's author thinks is worth drawing."""
+    group = file.get("/entry/data")
+    return set(group) if group is not None else set()
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace").rstrip("\0") if isinstance(value, bytes) else str(value)
 
 
 def from_fit(fit: Any) -> Figure:
@@ -101,34 +128,26 @@ def from_fit(fit: Any) -> Figure:
 
 
 def terminal(figure: Figure, width: int | None = None, height: int | None = None) -> str:
-    """The figure as text. width, height: characters; the terminal's by default."""
-    import shutil
-
-    import plotext as plt  # type: ignore[import-not-found, unused-ignore]
-
+    """The figure as text. width, height: characters; what the terminal has by default."""
     columns, lines = shutil.get_terminal_size((100, 40))
-    width = width or min(columns, 120)
-    height = height or min(max(15, lines - 6), 30)
-    plt.clear_figure()
-    plt.plotsize(width, height)
-    plt.theme("clear")
-    plt.title(figure.title)
+    width = width or min(columns - 1, 120)
+    height = height or min(max(15, lines - 6), 28)
     if figure.grid is not None:
-        return _terminal_map(figure, width, height)
-    x, y = _finite(figure.x, figure.y)
-    if not len(x):
-        return f"{figure.title}: no points to draw"
-    plt.scatter(x.tolist(), y.tolist(), marker="●", label="data")
+        drawn = map_chart(
+            figure.x, figure.y, figure.grid, width=width, height=height, title=figure.title,
+            x_label=figure.x_label, y_label=figure.y_label, z_label=figure.z_label,
+        )  # fmt: skip
+        return "\n".join(drawn)
+    curve = None
+    legend = ""
     if figure.fit is not None and len(figure.fit.curve_x):
-        plt.plot(
-            figure.fit.curve_x.tolist(),
-            figure.fit.curve_y.tolist(),
-            marker="braille",
-            label=_fit_label(figure),
-        )
-    plt.xlabel(figure.x_label)
-    plt.ylabel(figure.y_label)
-    return str(plt.build()).rstrip("\n")
+        curve = (np.asarray(figure.fit.curve_x), np.asarray(figure.fit.curve_y))
+        legend = f"{POINT} data   ⠤ {_fit_label(figure)}"
+    drawn = line_chart(
+        figure.x, figure.y, curve=curve, width=width, height=height, title=figure.title,
+        x_label=figure.x_label, y_label=figure.y_label, legend=legend,
+    )  # fmt: skip
+    return "\n".join(drawn)
 
 
 def save_png(figure: Figure, path: str | Path) -> Path:
@@ -255,7 +274,7 @@ def _default_plot(file: Any, title: str) -> Figure | None:
     def column(name: str) -> tuple[np.ndarray, str]:
         data = group[name]
         unit = data.attrs.get("units", "")
-        return np.asarray(data[()]), label(name, unit.decode() if isinstance(unit, bytes) else str(unit))
+        return np.asarray(data[()]), label(name, _text(unit))
 
     values, values_label = column(signal)
     names = [name for name in names if name in group]
@@ -285,35 +304,3 @@ def _fit_label(figure: Figure) -> str:
     text = " + ".join(figure.fit.models)
     center = figure.fit.params.get("center")
     return f"{text}, center {center:.4g}" if center is not None else text
-
-
-def _finite(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    good = np.isfinite(x) & np.isfinite(y)
-    return x[good], y[good]
-
-
-_SHADES = " ░▒▓█"
-
-
-def _terminal_map(figure: Figure, width: int, height: int) -> str:
-    """A map in shades, two characters a cell where there is room."""
-    grid = figure.grid
-    assert grid is not None
-    rows, columns = grid.shape
-    step_r, step_c = max(1, -(-rows // height)), max(1, -(-columns // (width // 2 - 8)))
-    grid = grid[::step_r, ::step_c]
-    low, high = float(np.nanmin(grid)), float(np.nanmax(grid))
-    span = (high - low) or 1.0
-    lines = [figure.title.center(grid.shape[1] * 2 + 12), f"{figure.y_label}"]
-    for index in range(grid.shape[0] - 1, -1, -1):
-        cells = "".join(
-            _SHADES[min(4, int((v - low) / span * 4.999))] * 2 if np.isfinite(v) else "? "
-            for v in grid[index]
-        )
-        lines.append(f"{figure.y[::step_r][index]:>9.4g} ┤{cells}│")
-    lines.append(" " * 10 + "└" + "─" * (grid.shape[1] * 2) + "┘")
-    left, right = f"{figure.x[0]:.4g}", f"{figure.x[-1]:.4g}"
-    room = max(1, grid.shape[1] * 2 - len(left) - len(right))
-    lines.append(" " * 11 + left + figure.x_label.center(room) + right)
-    lines.append(f"{'':11}{figure.z_label}: ' ' {low:.4g}  …  █ {high:.4g}")
-    return "\n".join(lines)

@@ -363,7 +363,14 @@ def device_table(infos: Sequence[DeviceInfoMessage], session: DeviceSessionMessa
         return Text("No devices are loaded. Load a device file with `bec config load FILE`.")
     source = f" from {session.source}" if session and session.source else ""
     made = Rows(
-        f"{len(infos)} devices{source}", "device", "class", "state", "read", "unit", "limits", "description"
+        f"{len(infos)} devices{source}",
+        "device",
+        ("class", "optional"),
+        "state",
+        ("read", "optional"),
+        ("unit", "optional"),
+        ("limits", "optional"),
+        ("description", "flexible"),
     )
     for info in infos:
         limits = "" if info.limits is None else f"{info.limits[0]:g} to {info.limits[1]:g}"

@@ -7,6 +7,7 @@ nothing is asked of a device.
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from bec_client.client import BECClient
 
 _CALL = re.compile(r"(?:scans\.\w+|\bu?mvr?|\bwm|dev\.wm)\(([^()]*)$")
+_SCAN = re.compile(r"scans\.(\w+)\($")
 _CHAIN = re.compile(r"^([A-Za-z]\w*(?:\.[A-Za-z]\w*)*)\.(\w*)$")
 # Their attributes may be looked up: it costs a look into memory, Redis or a file at most.
 _OPEN = (DAP, Model, Fit, ScanReport, ScanItem, ScanData, Group, ReadoutGroupsOfFile, LiveData, LiveDevice)
@@ -68,7 +70,7 @@ def matchers(shell: Any, client: BECClient) -> list[Any]:
 
 
 def devices_in_call(line: str, text: str, client: BECClient) -> list[str]:
-    """Devices that may stand at the end of the line in place of `text`: `mv(sa<TAB>` offers dev.samx."""
+    """Devices and keywords that may stand at the end of the line in place of `text`: `mv(sa<TAB>` offers dev.samx."""
     found = _CALL.search(line)
     if not found or "." in text or text.startswith(("'", '"')):
         return []
@@ -76,10 +78,19 @@ def devices_in_call(line: str, text: str, client: BECClient) -> list[str]:
     if "=" in word:
         return []
     try:
-        names = client.session.names()
+        names = [f"dev.{name}" for name in client.session.names() if name.startswith(text)]
+        return names + _keywords(line[: found.start(1)], text, client)
     except BECError:
         return []
-    return [f"dev.{name}" for name in names if name.startswith(text)]
+
+
+def _keywords(call: str, text: str, client: BECClient) -> list[str]:
+    """The keywords of the scan that is called."""
+    scan = _SCAN.search(call)
+    if not scan or scan.group(1) not in client.scans:
+        return []
+    parameters = inspect.signature(client.scans[scan.group(1)]).parameters.values()
+    return [f"{p.name}=" for p in parameters if p.kind is p.KEYWORD_ONLY and p.name.startswith(text)]
 
 
 def names_in_chain(text: str, names: Mapping[str, Any]) -> list[str]:
