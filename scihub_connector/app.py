@@ -131,7 +131,9 @@ class SciHub:
             case Outcome(error=Unavailable() as error):
                 # Once for each new problem; the alarm comes if it lasts.
                 log.log(
-                    logging.INFO if error.message == line.outbox.problem else logging.WARNING, "%s", error.message
+                    logging.INFO if error.message == line.outbox.problem else logging.WARNING,
+                    "%s",
+                    error.message,
                 )
                 line.outbox, effects = post.unavailable(line.outbox, now, error.message)
             case Outcome(error=Refused() as error):
