@@ -26,7 +26,7 @@ check: setup  ## style, types, import contracts, generated documentation
 	run ruff format --check --output-format concise; \
 	run mypy; \
 	run lint-imports --no-logo; \
-	run python -m bec_lib.endpoints --check docs/endpoints.md; \
+	run python -m bec_lib.reference --check docs/endpoints.md; \
 	if [ -n "$$failed" ]; then echo "check: failed:$$failed" >&2; exit 1; fi
 
 bench: setup  ## the workloads of docs/performance.md, as a table

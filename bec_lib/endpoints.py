@@ -4,7 +4,7 @@ An endpoint says under which key something is found, what kind of thing it is, w
 which role writes it, and how long it is kept. Type checks, the documentation page, the Redis ACL file and the
 one-writer test all come from this table.
 
-    python -m bec_lib.endpoints > docs/endpoints.md     (--check FILE compares instead)
+    python -m bec_lib.reference > docs/endpoints.md     (--check FILE compares instead)
 
 Keys are `bec:{deployment}:{access}/...`; the deployment is put in front by the broker. Access classes are
 BEC's, as (anonymous, logged in, services): internal (-, -, rw), public (r, r, rw), personal (-, rw of one's
@@ -14,7 +14,6 @@ own, r), user (-, rw, rw), info (-, r, rw), admin (-, -, rw).
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -388,51 +387,3 @@ def all_endpoints() -> Iterator[tuple[str, Endpoint]]:
     for name, value in vars(MessageEndpoints).items():
         if isinstance(value, Endpoint):
             yield name, value
-
-
-def documentation() -> str:
-    """The documentation page of the table, as Markdown."""
-    lines = [
-        "# Endpoints",
-        "",
-        "Generated from `bec_lib/endpoints.py` by `python -m bec_lib.endpoints`. Keys have `bec:{deployment}:` in front.",
-        "Within a major version endpoints and message fields are added, never changed.",
-        "",
-        "| Name | Key | Kind | Messages | Written by | Kept | What it is |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for name, endpoint in all_endpoints():
-        kept = []
-        if endpoint.max_entries:
-            kept.append(f"about {endpoint.max_entries:,} entries")
-        if endpoint.expires_s:
-            kept.append(
-                f"{endpoint.expires_s:g} s"
-                if endpoint.expires_s < HOUR
-                else f"{endpoint.expires_s / HOUR:g} h"
-            )
-        types = ", ".join(f"`{kind.__name__}`" for kind in endpoint.messages)
-        retention = "; ".join(kept) or "always"
-        lines.append(
-            f"| `{name}` | `{endpoint.key}` | {endpoint.kind} | {types} | {endpoint.writer} | {retention} | {endpoint.doc} |"
-        )
-    return "\n".join(lines) + "\n"
-
-
-def _main(arguments: list[str]) -> int:
-    page = documentation()
-    if arguments[:1] == ["--check"]:
-        with open(arguments[1], encoding="utf-8") as file:
-            if file.read() != page:
-                print(
-                    f"{arguments[1]} is not what bec_lib/endpoints.py says; run: python -m bec_lib.endpoints > {arguments[1]}",
-                    file=sys.stderr,
-                )
-                return 1
-        return 0
-    sys.stdout.write(page)
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(_main(sys.argv[1:]))

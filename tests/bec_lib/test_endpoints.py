@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from bec_lib.endpoints import Access, Kind, MessageEndpoints, all_endpoints, documentation
+from bec_lib.endpoints import Access, Kind, MessageEndpoints, all_endpoints
 from bec_lib.messages import REGISTRY
+from bec_lib.reference import endpoints_page
 
 ROLES = {
     "client",
@@ -72,4 +73,4 @@ def test_a_wrong_number_of_names_is_refused() -> None:
 
 
 def test_the_page_in_the_documentation_is_this_table() -> None:
-    assert PAGE.read_text(encoding="utf-8") == documentation()
+    assert PAGE.read_text(encoding="utf-8") == endpoints_page()
