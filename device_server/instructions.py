@@ -176,7 +176,7 @@ class Instructions:
         self._clock = clock
         self._post = post
         self._lanes: dict[tuple[str, bool], Lane] = {}
-        self._prepared: tuple[Prepared, dict[str, Any]] | None = None
+        self._prepared: tuple[Prepared, dict[str, Any], bool] | None = None
         self._raw: dict[str, Any] = {}
         self.runs: dict[str, StagedRun] = {}
         # Scans that were ever staged on this process.
@@ -580,7 +580,7 @@ class Instructions:
         for name in action.remove:
             raw.pop(name, None)
         prepared = self._loader.prepare(raw)
-        self._prepared = (prepared, raw)
+        self._prepared = (prepared, raw, action.replace)
         return {"ready": prepared.ready, "failed": dict(prepared.failed)}
 
     def _commit(self, action: CommitSession) -> Steps:
@@ -589,8 +589,8 @@ class Instructions:
                 ErrorInfo(error_message="there is no prepared session to commit", code=ReasonCode.WRONG_STATE)
             )
         yield from ()
-        (prepared, raw), self._prepared = self._prepared, None
-        dropped = self._loader.commit(prepared, raw)
+        (prepared, raw, whole), self._prepared = self._prepared, None
+        dropped = self._loader.commit(prepared, raw, whole=whole)
         self._raw = raw
         infos = {name: adapter.info() for name, adapter in prepared.adapters.items()}
         return SessionChange(raw, action.version, dropped, infos)
@@ -598,7 +598,7 @@ class Instructions:
     def _rollback(self) -> Steps:
         yield from ()
         if self._prepared is not None:
-            (prepared, _), self._prepared = self._prepared, None
+            (prepared, _, _), self._prepared = self._prepared, None
             for adapter in self._loader.discard(prepared):
                 adapter.destroy()
         return None

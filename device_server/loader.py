@@ -6,9 +6,10 @@ Owned by the thread that runs a session change; the devices in force are replace
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
-import importlib.util
+import importlib
 import inspect
 import logging
 import os
@@ -18,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from bec_lib.devices import DeviceConfig, build_order, validate_devices
@@ -195,12 +196,18 @@ class Loader:
         prepared.adapters = {name: prepared.adapters[name] for name in raw if name in prepared.adapters}
         return prepared
 
-    def commit(self, prepared: Prepared, raw: Mapping[str, Any]) -> list[OphydAdapter]:
-        """Put prepared devices into force; those that are in force no more, still to be destroyed."""
+    def commit(
+        self, prepared: Prepared, raw: Mapping[str, Any], *, whole: bool = False
+    ) -> list[OphydAdapter]:
+        """Put prepared devices into force; those that are in force no more, still to be destroyed.
+
+        whole: the session was loaded as a whole, so limits that somebody changed meanwhile are the file's again.
+        """
         old = self._manager.devices.in_force
         for name, adapter in prepared.adapters.items():
             if name not in prepared.fresh:
-                _apply_update(adapter, validate_devices({name: {**raw[name], "needs": []}})[name])
+                config = validate_devices({name: {**raw[name], "needs": []}})[name]
+                _apply_update(adapter, config, limits_again=whole)
         self._manager.devices.in_force = dict(prepared.adapters)
         return [adapter for name, adapter in old.items() if prepared.adapters.get(name) is not adapter]
 
@@ -481,10 +488,11 @@ def _may_stay(old: DeviceConfig, new: DeviceConfig) -> bool:
     return fixed(old) == fixed(new)
 
 
-def _apply_update(adapter: OphydAdapter, config: DeviceConfig) -> None:
+def _apply_update(adapter: OphydAdapter, config: DeviceConfig, *, limits_again: bool) -> None:
     before, adapter.config = adapter.config, config.model_copy(update={"needs": adapter.config.needs})
     limits = config.deviceConfig.get("limits")
-    if limits != before.deviceConfig.get("limits") and adapter.state == "ready":
+    changed = limits != before.deviceConfig.get("limits")
+    if adapter.state == "ready" and (changed or (limits_again and limits is not None)):
         adapter.set_limits(limits)
 
 
@@ -537,22 +545,34 @@ def import_ophyd() -> None:
     os.environ.setdefault("OPHYD_CONTROL_LAYER", "dummy")
     # Each Status would otherwise open a span for a collector that is not there.
     os.environ.setdefault("OTEL_SDK_DISABLED", "true")
-    _import_later("networkx")
-    import ophyd
+    # ophyd's area detectors import it (a third of ophyd's import time) for a drawing that hardly anybody makes.
+    with _left_out("networkx"):
+        import ophyd
 
     logging.getLogger("ophyd").setLevel(logging.WARNING)
     log.debug("ophyd %s with control layer %s", ophyd.__version__, ophyd.cl.name)
 
 
-def _import_later(name: str) -> None:
-    """Have a module imported at its first use. ophyd's area detectors import one of 0.3 s that only a drawing needs."""
-    spec = None if name in sys.modules else importlib.util.find_spec(name)
-    if spec is None or spec.loader is None:
+class _Later(ModuleType):
+    """Stands for a module until something of it is used."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(importlib.import_module(self.__name__), name)
+
+
+@contextlib.contextmanager
+def _left_out(name: str) -> Iterator[None]:
+    """Modules that are imported within get a stand-in for `name`; who imports it afterwards gets the real one."""
+    if name in sys.modules:
+        yield
         return
-    spec.loader = importlib.util.LazyLoader(spec.loader)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
+    sys.modules[name] = _Later(name)
+    try:
+        yield
+    finally:
+        del sys.modules[name]
 
 
 def use_control_layer_for(cls: Any) -> None:

@@ -202,8 +202,8 @@ def sendable(value: Any, what: str, depth: int = 0) -> Any:
         items = sorted(value, key=str) if isinstance(value, (set, frozenset)) else value
         return [sendable(item, what, depth + 1) for item in items]
     raise ParameterError(
-        f"{what} gives a {type(value).__name__}, which cannot be sent; ask for a value of it (numbers, text, lists, "
-        "dicts and arrays can be sent)"
+        f"{what} gives a value of type {type(value).__name__}, which cannot be sent; ask for a value of it "
+        "(numbers, text, lists, dicts and arrays can be sent)"
     )
 
 

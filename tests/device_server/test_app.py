@@ -482,7 +482,10 @@ def test_what_cannot_be_sent_is_an_error_in_words(bench: Any, device: Any) -> No
     before = kind.USER_ACCESS
     kind.USER_ACCESS = (*before, "strange", "huge")
     try:
-        assert "a object, which cannot be sent" in bench.call("samx", "strange").error.error_message
+        assert (
+            "a value of type object, which cannot be sent"
+            in bench.call("samx", "strange").error.error_message
+        )
         assert bench.call("samx", "huge").error.code == ReasonCode.TOO_LARGE
     finally:
         kind.USER_ACCESS = before
@@ -582,6 +585,17 @@ def test_changed_limits_are_applied_to_the_running_device(bench: Any, device: An
     bench.load({"samx": device("SimPositioner", limits=[-5, 5])})
     assert bench.app.devices["samx"] is before
     assert before.limits == (-5.0, 5.0)
+
+
+def test_limits_changed_by_hand_are_the_files_again_when_it_is_loaded(bench: Any, device: Any) -> None:
+    devices = {"samx": device("SimPositioner", limits=[-5, 5])}
+    bench.load(devices)
+    bench.app.devices["samx"].set_limits((-1, 1))
+    bench.do(PrepareSession(devices={"d": device("ConstSignal")}, replace=False))
+    bench.do(CommitSession())
+    assert bench.app.devices["samx"].limits == (-1.0, 1.0)
+    bench.load(devices)
+    assert bench.app.devices["samx"].limits == (-5.0, 5.0)
 
 
 def test_devices_of_another_server_are_left_alone(bench: Any, zero: Config) -> None:
