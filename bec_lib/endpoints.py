@@ -153,7 +153,7 @@ class MessageEndpoints:
         m.RequestResponseMessage,
         m.RequestDoneMessage,
         writer="scan_server",
-        keep=1000,
+        keep=20_000,
         expires=DAY,
         doc="Answers to requests and commands, and their ends.",
     )

@@ -11,8 +11,7 @@ from collections.abc import Iterable
 
 from bec_lib.messages import RequestResponseMessage
 
-# The stream of a client's answers holds about so many.
-KEEP = 1000
+KEEP = 5000
 KEEP_CLIENTS = 200
 
 
