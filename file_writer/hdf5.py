@@ -55,11 +55,8 @@ def told_as_storage_error(what: str, path: Path) -> Iterator[None]:
         yield
     except StorageError:
         raise
-    except OSError as error:
-        reason = _reason(error)
-        raise StorageError(f"{what} {path} failed: {reason}", details=str(error)) from error
-    except (RuntimeError, ValueError, KeyError, TypeError) as error:
-        raise StorageError(f"{what} {path} failed: {_first_line(error)}", details=str(error)) from error
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise StorageError(f"{what} {path} failed: {_reason(error)}", details=str(error)) from error
 
 
 @dataclass(slots=True)
@@ -137,12 +134,16 @@ class LiveFile:
                     self._scalars.setdefault(item.column, []).append((place.encode(), item))
         self._started = False
         self._file: Any = None
-        with told_as_storage_error("creating", path):
-            if templates is None:
-                self._file = _create(path)
-                self.build(root)
-            else:
-                self._from_template(root, templates)
+        try:
+            with told_as_storage_error("creating", path):
+                if templates is None:
+                    self._file = _create(path)
+                    self.build(root)
+                else:
+                    self._from_template(root, templates)
+        except StorageError:
+            self.discard()
+            raise
 
     @property
     def is_started(self) -> bool:
@@ -209,15 +210,22 @@ class LiveFile:
         file, self._file = self._file, None
         if file is None:
             return
+        for item in self._growing:
+            item.dataset = None
         with told_as_storage_error("closing", self.path):
+            _close(file)
+
+    def discard(self) -> None:
+        """Let go of a file that may be broken, and remove it if it still has its first name.
+
+        What was flushed can be read: nothing more is written to it.
+        """
+        file, self._file = self._file, None
+        if file is not None:
+            _divert(file)
             for item in self._growing:
                 item.dataset = None
             file.close()
-
-    def discard(self) -> None:
-        """Close what may be broken, without complaint, and remove the file if it still has its first name."""
-        with contextlib.suppress(StorageError):
-            self.close()
         with contextlib.suppress(OSError):
             self.path.unlink()
 
@@ -233,7 +241,7 @@ class LiveFile:
             return
         self._file = _create(self.path)
         self.build(root)
-        self._file.close()
+        _close(self._file)
         templates.remember(key, _Template(self.path.read_bytes(), root))
         self._file = _open(self.path)
 
@@ -303,8 +311,11 @@ def complete(path: Path, values: Mapping[str, Value], scalars: Mapping[str, Any]
                     _replace_text(file, place.encode(), item, value)
                 else:
                     _write_scalar(h5d.open(file, place.encode()), item, value)
-        finally:
+        except BaseException:
+            _divert(file)
             file.close()
+            raise
+        _close(file)
 
 
 def copy(source: Path, target: Path) -> None:
@@ -380,6 +391,30 @@ def _open(path: Path) -> Any:
     return h5f.open(os.fsencode(path), h5f.ACC_RDWR, fapl=_access())
 
 
+def _close(file: Any) -> None:
+    """Close a file of which nothing else is open. An error of the flush comes out, and the file is closed."""
+    try:
+        h5f.flush(file)
+    except BaseException:
+        _divert(file)
+        file.close()
+        raise
+    file.close()
+
+
+def _divert(file: Any) -> None:
+    """Let whatever HDF5 still wants to write into a file go into memory, which is then freed.
+
+    If a write fails while a file is being closed (disk full), HDF5 2.0 ends the whole process by a
+    segmentation fault; and it cannot be told to forget a file.
+    """
+    memory = os.memfd_create("diverted")
+    try:
+        os.dup2(memory, file.get_vfd_handle(), inheritable=False)
+    finally:
+        os.close(memory)
+
+
 def _access() -> Any:
     access = h5p.create(h5p.FILE_ACCESS)
     access.set_libver_bounds(*_LIBVER)
@@ -420,9 +455,9 @@ def _adapt(file: Any, before: Group, after: Group) -> None:
     for (place, old), (_, new) in zip(walk(before), walk(after), strict=True):
         if isinstance(new, ExternalLink) and new != old:
             parent, _, name = place.rpartition("/")
-            links = h5g.open(file, parent.encode()).links
-            links.unlink(name.encode())
-            links.create_external(name.encode(), new.file.encode(), new.path.encode())
+            group = h5g.open(file, parent.encode())
+            group.unlink(name.encode())
+            group.links.create_external(name.encode(), new.file.encode(), new.path.encode())
         elif isinstance(new, Field) and isinstance(old, Field) and not _same(old.value, new.value):
             data, kind = _stored(new.value)
             dataset = h5d.open(file, place.encode())
@@ -570,14 +605,10 @@ def _compress(properties: Any, compression: Compression) -> None:
     properties.set_filter(filters.filter_id, 0, tuple(filters.filter_options))
 
 
-def _reason(error: OSError) -> str:
-    if error.errno:
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)
-    text = _first_line(error)
-    # h5py puts the system's reason into the text: "(... errno = 28, error message = 'No space left on device' ...)"
+    # HDF5 puts the system's reason into the text: "(... errno = 28, error message = 'No space left on device' ...)"
+    text = str(error).strip() or type(error).__name__
     _, found, rest = text.partition("error message = '")
-    return rest.partition("'")[0] if found else text
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return rest.partition("'")[0] if found else text.splitlines()[0]
