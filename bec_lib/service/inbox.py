@@ -31,6 +31,9 @@ class Inbox(Protocol):
         list.
         """
 
+    def wake(self) -> None:
+        """Let a `take` that waits return, if it can be done; safe in a signal handler."""
+
     def close(self) -> None: ...
 
 
@@ -56,6 +59,9 @@ class DirectInbox:
             self._cursors[item.endpoint] = item.entry_id
         return list(found)
 
+    def wake(self) -> None:
+        """Nothing reaches a blocking read; it ends by itself when the heartbeat is due."""
+
     def close(self) -> None:
         self._cursors.clear()
 
@@ -71,6 +77,12 @@ class ThreadedInbox:
     def post(self, event: Event) -> None:
         """Put in an event; from any thread."""
         self._queue.put([event])
+
+    def wake(self) -> None:
+        """Without it a `SimpleQueue.get` that a signal interrupts just at its deadline waits for ever (seen with
+        Python 3.11): the time that is left comes out negative, which means no limit.
+        """
+        self._queue.put([])
 
     def post_many(self, events: Iterable[Delivery | Malformed | Event]) -> None:
         self._queue.put(list(events))

@@ -152,6 +152,7 @@ class Service:
     def request_stop(self) -> None:
         """End the loop after this turn. Safe in a signal handler."""
         self._stopping = True
+        self.inbox.wake()
 
     # The loop
 
