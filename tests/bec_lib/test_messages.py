@@ -1,7 +1,7 @@
 """Every message type as it stands on the wire.
 
-The snapshot is the promise to other programs: fields may be added, never renamed, removed or retyped. After an intended addition run
-`python -m tests.bec_lib.test_messages` and look at the difference before you commit it.
+The snapshot is the promise to other programs: fields may be added, never renamed, removed or retyped. After an
+intended addition run `python -m tests.bec_lib.test_messages` and look at the difference before you commit it.
 """
 
 from __future__ import annotations

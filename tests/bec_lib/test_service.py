@@ -87,7 +87,7 @@ def test_a_second_one_is_refused_while_the_first_lives(monkeypatch: pytest.Monke
     )
     monkeypatch.setattr("bec_lib.service.service.TAKEOVER_S", 0.0)
     assert TAKEOVER_S > 1.5
-    with pytest.raises(AlreadyRunning, match="elsewhere .process 77"):
+    with pytest.raises(AlreadyRunning, match=r"elsewhere \(process 77"):
         make_service(fake_broker(server, instance="second")).take_role()
 
 

@@ -86,7 +86,7 @@ def test_a_wrong_file_is_refused_with_all_that_is_wrong(tmp_path: Path, text: st
 
 
 def test_a_file_that_is_named_must_exist(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="does not exist .given by BEC_CONFIG"):
+    with pytest.raises(ConfigError, match=r"does not exist \(given by BEC_CONFIG"):
         load_service_config(None, {"BEC_CONFIG": str(tmp_path / "no.yaml")})
 
 
