@@ -2,7 +2,7 @@
 
 The values stand once, in `/entry/collection/devices/<device>/<signal>/{value,timestamp}`; everything else links
 there. What NXscan asks for and how it is met: detectors have integer `data`, so readings that are no integers
-(currents, voltages) are NXdetector groups in the collection `instrument/analog`, which the definition leaves
+(currents, voltages) are NXdetector groups in the collection `instrument/detectors`, which the definition leaves
 alone; a scan without any counting detector has the clock of the control system as one; `sample/rotation_angle`
 is the scanned (or baseline) device with an angle for a unit, else NaN, which says that it was not measured.
 
@@ -229,16 +229,16 @@ def _instrument(view: _View) -> Group:
         members.append(Field("name", facility.instrument))
     if source:
         members.append(Group("source", "NXsource", tuple(source)))
-    taken = {"name", "source", "analog", "clock"}
+    taken = {"name", "source", "detectors", "clock"}
     for name, signal in view.positioners.items():
         members.append(_positioner(view, _free(safe(name), taken), signal))
-    analog: list[Member] = []
+    others: list[Member] = []
     for signal in view.detectors:
         counts = _is_integer(signal)
         group = _detector(view, _free(display_name(signal), taken), signal)
-        (members if counts else analog).append(group)
-    if analog:
-        members.append(Group("analog", "NXcollection", tuple(analog)))
+        (members if counts else others).append(group)
+    if others:
+        members.append(Group("detectors", "NXcollection", tuple(others)))
     if not view.counting:
         members.append(
             Group(

@@ -170,7 +170,7 @@ def test_counting_detectors_stand_in_the_instrument_and_others_in_its_collection
         return found.nx_class
 
     assert nx_class("/entry/instrument/counter") == "NXdetector"
-    assert nx_class("/entry/instrument/analog/diode") == "NXdetector"
+    assert nx_class("/entry/instrument/detectors/diode") == "NXdetector"
     assert nx_class("/entry/instrument/samx") == "NXpositioner"
     assert link(members, "/entry/data/data") == link(members, "/entry/instrument/counter/data")
     assert "/entry/instrument/clock" not in members
