@@ -477,6 +477,8 @@ class Instructions:
                 else:
                     self._read_in_series(run, group, values, times)
                 group.last = (values, times)
+                # Points that take no time would keep the interpreter to this thread; a call of a client comes first.
+                time.sleep(0)
                 read = now()
                 if block is None:
                     begun = monotonic()
