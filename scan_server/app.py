@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -41,12 +42,14 @@ from bec_lib.messages import (
     ScanStatusMessage,
     Severity,
 )
+from bec_lib.scans import Scan, Steps, Wait
+from bec_lib.scans.signature import BoundCall
 from bec_lib.service import Event, Service, ThreadedInbox
 from scan_server import queue as q
 from scan_server import session as s
 from scan_server.answers import Answers
 from scan_server.assembler import Assembled, assemble, devices_needed
-from scan_server.catalogue import Catalogue, load_catalogue
+from scan_server.catalogue import BUILTIN, Catalogue, load_catalogue
 from scan_server.guard import Rejected, check, is_name
 from scan_server.restore import (
     answers_of,
@@ -62,6 +65,11 @@ log = logging.getLogger(__name__)
 
 # A queue that is not `primary` vanishes after it has been empty for so long.
 IDLE_S = 60.0
+# How long a plugin may take to work out its points. The main thread waits for it, and must not miss its heartbeat.
+PLUGIN_S = 1.0
+# A worker that was told to stop and has been in a scan's code for so long is replaced.
+STUCK_S = 3.0
+_MAX_STUCK = 4
 # Run epochs grow within a life of the process, and jump by this with each new one.
 _EPOCHS_PER_LIFE = 1_000_000
 
@@ -101,6 +109,8 @@ class ScanServer:
         self._change_ids: dict[str, str] = {}
         self._change_due = 0.0
         self._epochs = itertools.count(1)
+        self._told_to_stop: dict[str, tuple[float, q.Tell]] = {}
+        self._stuck_plugins: list[threading.Thread] = []
 
     # The frame calls these
 
@@ -140,6 +150,7 @@ class ScanServer:
         due = [since + IDLE_S for since in self._empty_since.values()]
         if self._change is not None:
             due.append(self._change_due)
+        due += [when for when, _ in self._told_to_stop.values()]
         return min(due, default=None)
 
     def on_deadline(self) -> None:
@@ -156,6 +167,10 @@ class ScanServer:
                 "whether it is running"
             )
             self._move_change(s.refuse(self._change, problem, ReasonCode.TIMEOUT), turn)
+        for name, (when, tell) in list(self._told_to_stop.items()):
+            if now >= when:
+                del self._told_to_stop[name]
+                self._replace_if_stuck(name, tell, now, turn)
         self._commit(turn, before)
 
     def stop(self) -> None:
@@ -212,6 +227,7 @@ class ScanServer:
                 self._take_malformed(event, turn)
             case RunEnded():
                 self._assembled.pop(event.scan_id, None)
+                self._told_to_stop.pop(event.queue, None)
                 self._apply(q.Ended(event.scan_id), turn)
             case WorkerNote():
                 self._apply(q.Noted(event.queue, event.message), turn)
@@ -243,6 +259,9 @@ class ScanServer:
                     if worker is not None:
                         command = Command(effect.scan_id, effect.action, effect.message)
                         turn.afterwards.append(lambda w=worker, c=command: w.post(c))  # type: ignore[misc]
+                        if effect.action in (QueueAction.ABORT, QueueAction.HALT, QueueAction.USER_COMPLETED):
+                            due = self._service.clock.monotonic() + STUCK_S
+                            self._told_to_stop[effect.queue] = (due, effect)
                 case q.Cancelled():
                     self._assembled.pop(effect.item.scan_id, None)
                     self._done(effect.item, effect.code, effect.message, turn)
@@ -357,7 +376,7 @@ class ScanServer:
         if refusal is not None:
             self._refuse(request, refusal, turn)
             return
-        assembled = assemble(self._catalogue.classes[request.scan_type], request, self._registry)
+        assembled = self._assemble(request)
         if isinstance(assembled, Rejected):
             self._refuse(request, assembled, turn)
             return
@@ -426,8 +445,70 @@ class ScanServer:
         if refusal is not None:
             return refusal
         self._refresh(devices_needed(self._catalogue.infos[request.scan_type], request))
+        return self._assemble(request, item.start or None)
+
+    def _assemble(
+        self, request: ScanQueueMessage, start: Mapping[str, float] | None = None
+    ) -> Assembled | Rejected:
+        """Work a request out. A plugin's code runs in a thread that is left alone if it does not come back."""
         kind = self._catalogue.classes[request.scan_type]
-        return assemble(kind, request, self._registry, item.start or None)
+        plugin = self._catalogue.infos[request.scan_type].plugin
+        if plugin == BUILTIN:
+            return assemble(kind, request, self._registry, start)
+        self._stuck_plugins = [thread for thread in self._stuck_plugins if thread.is_alive()]
+        if len(self._stuck_plugins) >= _MAX_STUCK:
+            return Rejected(
+                ReasonCode.TIMEOUT,
+                f"{_MAX_STUCK} requests of plugins do not come back from working out their points; restart the scan "
+                "server when the plugin is mended",
+            )
+        made: list[Assembled | Rejected] = []
+        thread = threading.Thread(
+            target=lambda: made.append(_assemble_plugin(kind, request, self._registry, start)),
+            name=f"assemble-{request.scan_type}",
+            daemon=True,
+        )
+        thread.start()
+        thread.join(PLUGIN_S)
+        if made:
+            return made[0]
+        self._stuck_plugins.append(thread)
+        return Rejected(
+            ReasonCode.TIMEOUT,
+            f"the scan {request.scan_type} (plugin {plugin}) did not work out its points within {PLUGIN_S:g} s",
+        )
+
+    def _replace_if_stuck(self, name: str, tell: q.Tell, now: float, turn: Turn) -> None:
+        """A scan's code that does not return must not keep its queue: give the queue a new worker, which ends the scan."""
+        worker, found = self._workers.get(name), self._state.find(tell.scan_id)
+        if worker is None or found is None:
+            return
+        since = worker.working_since
+        if since is None or now - since < STUCK_S:
+            return
+        item = found[1]
+        assembled = self._assembled.get(item.scan_id)
+        log.error(
+            "the code of %s has not returned for %.1f s; its worker is replaced", item.label, now - since
+        )
+        worker.abandon()
+        del self._workers[name]
+        if not isinstance(assembled, Assembled):
+            self._done(item, ReasonCode.ABORTED, tell.message, turn)
+            self._apply(q.Ended(item.scan_id), turn)
+            return
+        traces = traces_of(self._broker, item.scan_id, item.request.client_id, is_scan=item.is_scan)
+        ending = replace(assembled, scan=_NothingMore(BoundCall((), {})))
+        message = f"{tell.message}; its code had not returned for {now - since:.0f} s"
+        successor = self._worker(name)
+        order = self._order(item)
+        resumed = traces.resumed if item.is_scan else None
+
+        def hand_over() -> None:
+            successor.post(Run(order, ending, resumed))
+            successor.post(Command(item.scan_id, tell.action, message))
+
+        turn.afterwards.append(hand_over)
 
     def _order(self, item: q.Item) -> Order:
         request = item.request
@@ -734,3 +815,24 @@ class ScanServer:
         """Stops that were given before this start have had their effect on the devices; they are not obeyed again."""
         known = self._cursors.get(MessageEndpoints.device_stop.key)
         return known or self._broker.last_id(MessageEndpoints.device_stop)
+
+
+class _NothingMore(Scan):
+    """In the place of a scan whose code does not return: nothing more is to be done."""
+
+    scan_name = "nothing_more"
+
+    def run(self) -> Steps:
+        yield Wait(float("inf"))
+
+
+def _assemble_plugin(
+    kind: type[Scan], request: ScanQueueMessage, devices: Registry, start: Mapping[str, float] | None
+) -> Assembled | Rejected:
+    try:
+        return assemble(kind, request, devices, start)
+    except BaseException as error:  # noqa: BLE001 - in a thread of its own, and it may be a plugin's SystemExit
+        return Rejected(
+            ReasonCode.INTERNAL,
+            f"the scan {request.scan_type} failed to work out its points: {type(error).__name__}: {error}",
+        )

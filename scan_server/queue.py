@@ -715,7 +715,8 @@ def _no(event: Commanded, message: str, code: ReasonCode = ReasonCode.WRONG_STAT
 
 
 def _shown(item: Item) -> QueueItem:
-    return QueueItem(
+    # Not validated: a long queue is shown after every change of it.
+    return QueueItem.model_construct(
         request_id=item.request.request_id,
         scan_id=item.scan_id,
         scan_name=item.request.scan_type,

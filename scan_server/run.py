@@ -596,7 +596,7 @@ class ScanRun:
         except BECError as error:
             self._stop(ScanState.ABORTED, "alarm", error.message, error.reason)
             return False
-        except Exception as error:  # noqa: BLE001 - a user's scan may raise anything; only its own run ends
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's scan; only its own run ends
             name = self.order.request.scan_type
             text = f"the scan {name} failed: {type(error).__name__}: {error}"
             self._stop(ScanState.ABORTED, "alarm", text, ReasonCode.INTERNAL)
@@ -901,7 +901,7 @@ class ScanRun:
         self.wake_at = None
         try:
             self._steps.close()
-        except Exception:  # noqa: BLE001 - a user's scan that will not end; it is not asked again
+        except (Exception, SystemExit):  # noqa: BLE001 - a user's scan that will not end; it is not asked again
             self._exhausted = True
         self._control(ControlKind.STOP, self._epoch)
         self._epoch = next(self._epochs)

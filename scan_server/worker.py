@@ -108,6 +108,8 @@ class Worker:
         tell: Callable[[Any], None],
     ):
         self.queue = queue
+        # Since when the thread has been at work, by the monotonic clock; None: it waits. Read by the main thread.
+        self.working_since: float | None = None
         self._broker = broker
         self._clock = clock
         self._servers = list(servers)
@@ -137,6 +139,13 @@ class Worker:
         self._thread.join(timeout=2.0)
         self._inbox.close()
 
+    def abandon(self) -> None:
+        """Do not wait for a thread that is stuck in a scan's code. Whoever takes its place has a newer lease, so that
+        nothing that it may still want to write is written.
+        """
+        self._tell = lambda _: None
+        self._inbox.close()
+
     # The thread
 
     def _work(self) -> None:
@@ -151,8 +160,10 @@ class Worker:
             self._tell(WorkerBroke(self.queue, BECError(text)))
 
     def _turn(self) -> bool:
+        self.working_since = None
         events = self._inbox.take(self._timeout())
         moment = self._moment()
+        self.working_since = moment.tick
         effects: list[Effect] = []
         for event in events:
             match event:

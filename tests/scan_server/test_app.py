@@ -41,9 +41,11 @@ from bec_lib.messages import (
     ScanState,
     StageDevices,
 )
+from bec_lib.scans import Point, Points, PointScan, Steps, describe_scan
 from bec_lib.service import Service, ServiceConfig
 from bec_lib.testing import fake_broker, fake_server
 from scan_server.app import ScanServer
+from scan_server.catalogue import Catalogue, load_catalogue
 
 WAIT_S = 10.0
 
@@ -179,7 +181,8 @@ class FakeDeviceServer(threading.Thread):
 class Beamline:
     """A scan server in a thread, a fake device server, and a client."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, catalogue: Catalogue | None = None):
+        self.catalogue = catalogue
         self.redis = fake_server()
         self.config = ServiceConfig(data_path=folder / "data", state_path=folder)
         self.client = fake_broker(self.redis, service="client", instance="c1", user="ada")
@@ -200,7 +203,7 @@ class Beamline:
     def start_server(self) -> None:
         broker = fake_broker(self.redis, service="scan_server", instance=f"s{self.count}")
         self.service = Service("scan_server", self.config, broker)
-        self.app = ScanServer(self.service)
+        self.app = ScanServer(self.service, self.catalogue)
         self.thread = threading.Thread(target=self.service.loop, args=(self.app,), daemon=True)
         self.thread.start()
 
@@ -522,3 +525,85 @@ def test_the_session_stays_while_a_scan_runs(beamline: Beamline) -> None:
     assert answer.code == ReasonCode.WRONG_STATE and "scan 1 (acquire)" in answer.message
     beamline.devices.go.set()
     assert beamline.done(request).success
+
+
+# Plugins that misbehave
+
+released = threading.Event()
+entered = threading.Event()
+
+
+class Endless(PointScan):
+    """Its positions never come."""
+
+    scan_name = "endless"
+
+    def positions(self) -> None:
+        released.wait(WAIT_S)
+
+
+class Stuck(PointScan):
+    """Takes a point, and then its code does not return."""
+
+    scan_name = "stuck"
+
+    def run(self) -> Steps:
+        yield Point()
+        entered.set()
+        released.wait(WAIT_S)
+        yield Points(5)
+
+
+class Exits(PointScan):
+    """Tries to end the process."""
+
+    scan_name = "exits"
+
+    def run(self) -> Steps:
+        yield Points(1)
+        raise SystemExit(7)
+
+
+@pytest.fixture
+def with_plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Beamline]:
+    monkeypatch.setattr("scan_server.app.PLUGIN_S", 0.2)
+    monkeypatch.setattr("scan_server.app.STUCK_S", 0.2)
+    catalogue = load_catalogue()
+    for kind in (Endless, Stuck, Exits):
+        catalogue.classes[kind.scan_name] = kind
+        catalogue.infos[kind.scan_name] = describe_scan(kind, "theirs")
+    released.clear()
+    entered.clear()
+    made = Beamline(tmp_path, catalogue)
+    yield made
+    released.set()
+    made.close()
+
+
+def test_a_plugin_whose_positions_never_come_is_refused(with_plugins: Beamline) -> None:
+    answer = with_plugins.answer(with_plugins.submit("endless"))
+    assert answer.code == ReasonCode.TIMEOUT and "endless (plugin theirs)" in answer.message
+    assert with_plugins.done(with_plugins.submit("acquire")).success
+
+
+def test_a_plugin_that_exits_takes_down_only_its_scan(with_plugins: Beamline) -> None:
+    done = with_plugins.done(with_plugins.submit("exits"))
+    assert not done.success and done.error is not None and "SystemExit: 7" in done.error.error_message
+    assert with_plugins.done(with_plugins.submit("acquire")).success
+
+
+def test_a_scan_whose_code_does_not_return_can_be_aborted(with_plugins: Beamline) -> None:
+    request = with_plugins.submit("stuck")
+    after = with_plugins.submit("acquire")
+    assert entered.wait(WAIT_S)
+    assert with_plugins.command(QueueAction.ABORT).accepted
+    done = with_plugins.done(request)
+    assert done.error is not None and "its code had not returned" in done.error.error_message
+    scan_id = with_plugins.answer(request).scan_id
+    states = [status.status for status in with_plugins.statuses(scan_id)]
+    assert states == [ScanState.OPEN, ScanState.ABORTED]
+    assert with_plugins.command(QueueAction.CONTINUE).accepted
+    assert with_plugins.done(after).success
+    released.set()  # the old thread wakes up, and can write nothing
+    assert with_plugins.done(with_plugins.submit("acquire")).success
+    assert with_plugins.points(scan_id) == [0]
