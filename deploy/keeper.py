@@ -246,6 +246,10 @@ class Keeper:
         if not self._task.logs:
             return  # nothing was begun
         print("the supervisor is gone; taking the fleet down", file=sys.stderr, flush=True)
+        for pid in self._services:
+            # One that is stopped would not hear the signal that the kernel has sent it.
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGCONT)
         with selectors.DefaultSelector() as waiting:
             waiting.register(self._life, selectors.EVENT_READ)
             deadline = time.monotonic() + SERVICES_END_S

@@ -631,12 +631,15 @@ class Supervisor:
     def _fail(self, text: str) -> None:
         self._is_starting = False
         log.error("%s", text)
-        self._report({"event": "failed", "text": text})
-        if not self._options.keep_going:
+        if self._options.keep_going:
+            self._report({"event": "warning", "text": text})
+            self._report({"event": "up", "after_s": time.monotonic() - self._began, "pid": os.getpid()})
+            self._end_report()
+            _notify_systemd("READY=1")
+        else:
+            self._report({"event": "failed", "text": text})
             self._failure = text
             self.stop("the start has failed")
-        else:
-            self._end_report()
 
     def stop(self, why: str) -> None:
         """Begin to stop everything."""
@@ -1108,7 +1111,8 @@ def main(arguments: list[str] | None = None) -> int:
     except Interrupted:
         return 1
     except BECError as error:
-        log.error("%s", error)
+        if logging.getLogger().handlers:
+            log.error("%s", error)
         if options.report is not None:
             os.write(options.report, json.dumps({"event": "failed", "text": str(error)}).encode() + b"\n")
         else:
