@@ -56,6 +56,7 @@ from scan_server.restore import (
     count_committed,
     highest_number_in_files,
     highest_number_in_redis,
+    patiently,
     traces_of,
 )
 from scan_server.run import Order, Resumed
@@ -349,7 +350,8 @@ class ScanServer:
 
     def _first_answer(self, client_id: str, request_id: str) -> RequestResponseMessage | None:
         if not self._answers.knows(client_id):
-            self._answers.load(client_id, answers_of(self._broker, client_id))
+            told = patiently(self._broker, lambda: answers_of(self._broker, client_id))
+            self._answers.load(client_id, told)
         return self._answers.first(client_id, request_id)
 
     def _take_malformed(self, item: Malformed, turn: Turn) -> None:
@@ -571,7 +573,8 @@ class ScanServer:
         infos = [MessageEndpoints.device_info(name) for name in names]
         readbacks = [MessageEndpoints.device_readback(name) for name in names]
         try:
-            found = self._broker.get_many([MessageEndpoints.account, *servers, *infos, *readbacks])
+            wanted = [MessageEndpoints.account, *servers, *infos, *readbacks]
+            found = patiently(self._broker, lambda: self._broker.get_many(wanted))
         except MessageError as error:
             log.error("what is known of the devices cannot be read: %s", error)
             return

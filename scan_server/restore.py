@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from bec_lib.broker import Broker, Delivery, Malformed
 from bec_lib.endpoints import MessageEndpoints
-from bec_lib.errors import MessageError
+from bec_lib.errors import BrokerError, MessageError
 from bec_lib.file_paths import ACCOUNT, numbers_in
 from bec_lib.messages import (
     ReadingsMessage,
@@ -40,6 +41,18 @@ class Traces:
     over: bool = False
     intent: ScanStatusMessage | None = None
     resumed: Resumed = field(default_factory=Resumed)
+
+
+T = TypeVar("T")
+
+
+def patiently(broker: Broker, read: Callable[[], T]) -> T:
+    """Read from a broker that may be away for a moment. Raises BrokerError if it stays away, as writing does."""
+    try:
+        return read()
+    except BrokerError:
+        broker.wait_until_reachable(broker.settings.give_up_after_s)
+        return read()
 
 
 def traces_of(broker: Broker, scan_id: str, client_id: str, *, is_scan: bool) -> Traces:

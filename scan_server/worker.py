@@ -11,6 +11,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from bec_lib.broker import Batch, Broker, Delivery, Lease, Malformed
@@ -20,7 +21,7 @@ from bec_lib.errors import BECError, MessageError, ReasonCode
 from bec_lib.messages import DeviceInstructionResponse, ErrorInfo, QueueAction, ScanState
 from bec_lib.service import ThreadedInbox
 from scan_server.assembler import Assembled
-from scan_server.restore import count_committed
+from scan_server.restore import count_committed, patiently
 from scan_server.run import (
     GIVE_UP_S,
     Append,
@@ -237,8 +238,11 @@ class Worker:
                         finished = effect
             batch.commit()
             if count:
-                assert self._run is not None
-                counted = count_committed(self._broker, self._run.order.scan_id, self._run.readers)
+                run = self._run
+                assert run is not None
+                counted = patiently(
+                    self._broker, partial(count_committed, self._broker, run.order.scan_id, run.readers)
+                )
                 moment = self._moment()
                 following += self._guarded(ScanRun.counted, counted, moment)
             if finished is not None:
@@ -274,9 +278,13 @@ class Worker:
         if run.wake_at is not None and moment.tick >= run.wake_at:
             return self._guarded(ScanRun.woke, moment)
         servers = sorted(run.waiting_for)
-        beats = self._broker.get_many(
-            [MessageEndpoints.service_status(service_of(server)) for server in servers]
-        )
+        try:
+            beats = self._broker.get_many(
+                [MessageEndpoints.service_status(service_of(server)) for server in servers]
+            )
+        except BECError as error:
+            log.warning("the heartbeats of device servers cannot be read: %s", error)
+            return []
         dead = [server for server, beat in zip(servers, beats, strict=True) if beat is None]
         if not dead:
             self._silent_since = None
