@@ -64,8 +64,13 @@ class StreamReader:
         self._stopping.set()
         self._changed.set()
         self._wake()
-        if self._thread.is_alive() and threading.current_thread() is not self._thread:
-            self._thread.join(timeout=MAX_BLOCK_S + 1)
+        if threading.current_thread() is not self._thread:
+            # The reader may be just about to block when it is woken: wake it until it has ended.
+            wait = 0.0005
+            while self._thread.is_alive() and wait < MAX_BLOCK_S:
+                self._thread.join(timeout=min(wait, 0.05))
+                self._wake()
+                wait *= 1.5
         self._client.close()
 
     def _request(self, change: dict[Endpoint, str | None]) -> None:
