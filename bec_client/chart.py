@@ -96,11 +96,14 @@ def map_chart(
     """
     step = max(1, -(-grid.shape[0] // max(1, height - 5)))
     grid, y = grid[::step], y[::step]
-    margin = max(len(tick_text(float(value))) for value in y) + 1
+    spacing = abs(float(y[-1] - y[0])) / max(1, len(y) - 1)
+    decimals = max(0, 1 - math.floor(math.log10(spacing))) if spacing > 0 else 6
+    rows = [f"{float(value):.{min(decimals, 9)}f}" for value in y]
+    margin = max(len(text) for text in rows) + 1
     room = max(2, width - margin - 3)
     step = max(1, -(-grid.shape[1] // room))
     grid, x = grid[:, ::step], x[::step]
-    wide = min(4, max(1, room // grid.shape[1]))
+    wide = min(6, max(1, room // grid.shape[1]))
     finite = grid[np.isfinite(grid)]
     low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
     span = (high - low) or 1.0
@@ -110,7 +113,7 @@ def map_chart(
             _SHADES[min(4, int((value - low) / span * 4.999))] if math.isfinite(value) else "·"
             for value in grid[row]
         ]
-        lines.append(f"{tick_text(float(y[row])):>{margin}} ┤{''.join(s * wide for s in shades)}│")
+        lines.append(f"{rows[row]:>{margin}} ┤{''.join(s * wide for s in shades)}│")
     columns = grid.shape[1] * wide
     lines += _x_axis(float(x[0]), float(x[-1]), columns, margin, x_label)
     lines.append(f"{' ' * margin}  {z_label}: '{_SHADES[0]}' {low:.6g} to '{_SHADES[-1]}' {high:.6g}")

@@ -159,6 +159,7 @@ def bec(
     user: UserOption = None,
     no_start: Annotated[bool, typer.Option("--no-start", help="Do not start a fleet if none runs.")] = False,
 ) -> None:
+    _common.update(config=config, debug=debug)
     if version:
         from importlib.metadata import version as installed
 
@@ -337,14 +338,18 @@ def parse_words(words: list[str]) -> tuple[list[Any], dict[str, Any]]:
         if word.startswith("--") and len(word) > 2:
             key, equals, text = word[2:].partition("=")
             if not equals:
-                text = "true" if not rest or rest[0].startswith("--") else rest.pop(0)
+                text = "true" if not rest or _is_keyword(rest[0]) else rest.pop(0)
             kwargs[key.replace("-", "_")] = value_of(text)
-        elif "=" in word and word.split("=", 1)[0].isidentifier():
+        elif _is_keyword(word):
             key, text = word.split("=", 1)
             kwargs[key] = value_of(text)
         else:
             args.append(value_of(word))
     return args, kwargs
+
+
+def _is_keyword(word: str) -> bool:
+    return (word.startswith("--") and len(word) > 2) or ("=" in word and word.split("=", 1)[0].isidentifier())
 
 
 def value_of(text: str) -> Any:

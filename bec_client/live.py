@@ -23,7 +23,7 @@ from bec_client import tables
 from bec_client.dap import describe_live
 from bec_client.report import ScanInterruption, ScanReport
 from bec_client.scan_item import Points, ScanItem
-from bec_lib.errors import BECError, StorageError
+from bec_lib.errors import BECError, BrokerError
 from bec_lib.messages import ScanSchemaMessage, SignalSchema
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 REFRESH_S = 0.1
 LAST_POINTS_S = 5.0  # after a scan's end, for its last points
 FILE_S = 30.0
+STOP_S = 5.0
+BROKER_S = 30.0  # a lost broker is given up after
 MANY_ROWS = 60  # of one block; more are shown by their first and last
 MIN_WIDTH = 9
 GAP = "  "
@@ -157,6 +159,7 @@ class LiveUpdates:
         self.enabled = True
         self.print_live_table = True
         self.return_when_paused = False
+        self.live: Live | None = None  # what is on the screen now; others print above it
 
     @property
     def console(self) -> Console:
@@ -183,12 +186,17 @@ class LiveUpdates:
                         report.wait()
         except KeyboardInterrupt:
             report.cancel()
-            self.console.print(Text(f"Stopped {', '.join(names)}.", style="yellow"))
+            report._ticket.finished.wait(STOP_S)
+            self.console.print(Text("Stopped.", style="yellow"))
+            self._say_where(names)
             raise
         self._moved(report, names)
 
     def _moved(self, report: ScanReport, names: list[str]) -> None:
         report.wait()
+        self._say_where(names)
+
+    def _say_where(self, names: list[str]) -> None:
         for row in self._client.session.positions(names):
             value = tables.number(row["readback"], row.get("precision"))
             self.console.print(Text.assemble((row["name"], "bold"), f" is at {value} {row['unit']}".rstrip()))
@@ -217,14 +225,16 @@ class LiveView:
         self._report = report
         self._console = console
         self._options = options
+        self._rate_from: tuple[float, int] | None = None
         self._presses = 0
         self._pause_asked = False
-        self._shown = 0
+        self._shown = report.rows_shown  # what was seen before a pause is not printed again
         self._fits_shown = 0
         self._fit_text = ""
         self._table: LiveTable | None = None
         self._announced = False
         self._note = ""
+        self._lost_since: float | None = None
         self._began = time.monotonic()
         self._ended_at: float | None = None
         self._watch_due = time.monotonic() + 2.0
@@ -237,13 +247,33 @@ class LiveView:
     def run(self) -> None:
         """Until the scan has ended and its file is final, or until it is paused and the prompt is wanted."""
         with _live(self._console) as live:
-            while True:
-                try:
-                    if self._turn(live):
-                        break
-                except KeyboardInterrupt:
-                    self._pressed(live)
+            self._options.live = live
+            try:
+                while not self._look(live):
+                    pass
+            finally:
+                self._options.live = None
         self._finish()
+
+    def _look(self, live: Live) -> bool:
+        """A turn; Ctrl-C is a command, and a lost broker is waited for."""
+        try:
+            ended = self._turn(live)
+            self._lost_since = None
+            return ended
+        except KeyboardInterrupt:
+            self._pressed(live)
+        except BrokerError as error:
+            now = time.monotonic()
+            self._lost_since = self._lost_since or now
+            if now - self._lost_since > BROKER_S:
+                raise
+            self._note = "Redis is silent, waiting for it"
+            self._show_progress(live)
+            if not self._console.is_terminal and self._lost_since == now:
+                self._say(live, error.message)
+            self._report._ticket.finished.wait(1.0)
+        return False
 
     def _turn(self, live: Live) -> bool:
         """One look; True when there is nothing more to show."""
@@ -304,7 +334,7 @@ class LiveView:
         if self._table is not None and points.count > self._shown:
             rows = self._table.rows(points, self._shown, points.count)
             lines.append(Text("\n".join(rows), no_wrap=True, overflow="crop"))
-        self._shown = points.count
+        self._shown = self._report.rows_shown = points.count
         if points.num_fits > self._fits_shown:
             self._fits_shown = points.num_fits
             self._fit_text = "   ".join(describe_live(m) for m in points.fits.values() if m.fit is not None)
@@ -334,16 +364,30 @@ class LiveView:
         )
         count = f"{done} / {total}" if total else f"{done} points"
         left = ""
-        if total and 0 < done < total and elapsed > 0.5 and not paused:
-            left = f"{tables.duration(elapsed / done * (total - done))} left"
+        rate = self._rate(done)
+        if total and rate and not paused:
+            left = f"{tables.duration((total - done) / rate)} left"
         word = Text("paused" if paused else "", style="bold yellow")
         grid.add_row(
             bar, count, tables.duration(max(0.0, elapsed)), left, word, Text(self._note, style="yellow")
         )
         parts: list[RenderableType] = [grid]
         if self._fit_text:
-            parts.append(Text(self._fit_text, style="magenta", no_wrap=True, overflow="ellipsis"))
+            # Room is left at the end: a terminal echoes ^C there, and a line that wraps would not be erased.
+            fit = Text(self._fit_text, style="magenta", no_wrap=True)
+            fit.truncate(self._console.width - 4, overflow="ellipsis")
+            parts.append(fit)
         live.update(Group(*parts), refresh=True)
+
+    def _rate(self, done: int) -> float | None:
+        """Points per second since this view has seen the first; None before that can be told."""
+        if not done:
+            return None
+        now = time.monotonic()
+        if self._rate_from is None:
+            self._rate_from = (now, done)
+        since, count = self._rate_from
+        return (done - count) / (now - since) if done > count and now - since > 0.5 else None
 
     def _show_waiting(self, live: Live) -> None:
         waited = time.monotonic() - self._began
@@ -439,8 +483,6 @@ class LiveView:
         problem: BECError | None = None
         try:
             report.wait_for_file(FILE_S)
-        except StorageError as error:
-            problem = error
         except BECError as error:
             problem = error
         self._summary(scan, problem)

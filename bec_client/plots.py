@@ -56,7 +56,7 @@ def from_scan(scan: Any, x: str | None = None, y: str | None = None) -> Figure:
     signals = points.schema.signals
     motors = list(message.motors if message else points.schema.motors)
     columns = {index: np.asarray(v) for index, v in enumerate(points.values) if not signals[index].shape}
-    title = f"Scan {message.scan_number}: {message.scan_name}" if message else "Scan"
+    title = _title(message.scan_number, message.scan_name, motors) if message else "Scan"
     shape = list(message.shape) if message else []
     return _figure(title, signals, columns, motors, shape, x, y)
 
@@ -67,7 +67,9 @@ def from_file(path: str | Path, x: str | None = None, y: str | None = None) -> F
 
     with open_file(path) as file:
         facts = _facts(file.get(f"{COLLECTION}/metadata/bec"))
-        title = f"Scan {facts['number']}: {facts['name']}" if facts["number"] else Path(path).stem
+        title = (
+            _title(facts["number"], facts["name"], facts["motors"]) if facts["number"] else Path(path).stem
+        )
         root = next(
             (g for g in (f"{COLLECTION}/readout_groups/monitored", f"{COLLECTION}/devices") if g in file),
             None,
@@ -93,6 +95,10 @@ def from_file(path: str | Path, x: str | None = None, y: str | None = None) -> F
                 kind = "hinted" if not chosen or name in chosen else "normal"
                 signals.append(SignalSchema(device=device, signal=name, unit=_text(unit), kind=kind))
         return _figure(title, signals, columns, facts["motors"], facts["shape"], x, y)
+
+
+def _title(number: int, name: str, motors: list[str]) -> str:
+    return f"Scan {number}: {name}{' of ' if motors else ''}{', '.join(motors)}"
 
 
 def _facts(group: Any) -> dict[str, Any]:
@@ -303,4 +309,7 @@ def _fit_label(figure: Figure) -> str:
     assert figure.fit is not None
     text = " + ".join(figure.fit.models)
     center = figure.fit.params.get("center")
-    return f"{text}, center {center:.4g}" if center is not None else text
+    if center is None:
+        return text
+    unit = figure.x_label.partition("[")[2].rstrip("]")
+    return f"{text}, center {center:.4g} {unit}".rstrip()

@@ -56,6 +56,7 @@ class ScanReport:
         self.request = request
         self.is_scan = is_scan
         self.scan: ScanItem | None = None
+        self.rows_shown = 0  # of the live table
 
     @property
     def request_id(self) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 
 from bec_client.report import ScanReport
 from bec_lib.endpoints import MessageEndpoints as Endpoints
-from bec_lib.errors import ParameterError, RequestRejected, ServiceDown
+from bec_lib.errors import ParameterError, ReasonCode, RequestRejected, ServiceDown
 from bec_lib.messages import AvailableScansMessage, ScanInfo, ScanQueueMessage
 from bec_lib.scans.signature import did_you_mean, help_text, problems_of_call, signature_of, split_keywords
 
@@ -63,7 +63,8 @@ class Scans:
                 raise ServiceDown(self._client.service_status.sentence(["scan_server"], f"the scan {name!r}"))
             known = ", ".join(sorted(catalogue))
             raise RequestRejected(
-                f"there is no scan called {name!r}.{did_you_mean(name, catalogue)} Available: {known}."
+                f"there is no scan called {name!r}.{did_you_mean(name, catalogue)} Available: {known}.",
+                code=ReasonCode.UNKNOWN_SCAN,
             )
         return catalogue[name]
 

@@ -428,14 +428,8 @@ def error_panel(error: BaseException, hint: str = "") -> RenderableType:
     """One clear panel: what, where, and what to do."""
     text = Text(str(error) or type(error).__name__)
     device = getattr(error, "device", None)
-    facts = []
-    if device:
-        facts.append(f"device {device}")
-    reason = getattr(error, "reason", None)
-    if reason is not None:
-        facts.append(f"reason {reason}")
-    if facts:
-        text.append("\n" + ", ".join(facts), style="dim")
+    if device and device not in text.plain:
+        text.append(f"\ndevice {device}", style="dim")
     if hint:
         text.append("\n" + hint, style="dim")
     return Panel(

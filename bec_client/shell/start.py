@@ -15,7 +15,7 @@ from bec_client.report import ScanInterruption
 from bec_client.shell.completion import matchers
 from bec_client.shell.magics import BecMagics
 from bec_client.shell.prompt import STYLES, BecPrompts, bind_interrupt
-from bec_lib.errors import BECError, BrokerError
+from bec_lib.errors import BECError, ReasonCode
 from bec_lib.messages import AlarmMessage, Severity
 
 if TYPE_CHECKING:
@@ -59,11 +59,11 @@ def prepare(shell: TerminalInteractiveShell, client: BECClient) -> None:
     shell.bec = client  # type: ignore[attr-defined]
     shell.prompts.client = client  # type: ignore[attr-defined]
     shell.register_magics(BecMagics(shell, client))
-    shell.set_custom_exc((BECError,), _show_error)
+    shell.set_custom_exc((BECError, KeyboardInterrupt), _show_error)
     if shell.Completer is not None:
         shell.Completer.custom_matchers.extend(matchers(shell, client))
     bind_interrupt(shell, client)
-    client.show_last_traceback = lambda: shell.showtraceback(_last_error(shell))  # type: ignore[attr-defined]
+    client.show_last_traceback = lambda: _show_traceback(shell)  # type: ignore[attr-defined]
     _speak_up(shell, client)
 
 
@@ -121,38 +121,57 @@ def _show_error(
 ) -> None:
     """One panel instead of a traceback."""
     shell.bec_last_error = (kind, error, traceback)
+    if isinstance(error, KeyboardInterrupt):
+        tables.show("[yellow]Interrupted.")
+        return
     if isinstance(error, ScanInterruption):
         from rich.panel import Panel
 
         tables.show(Panel(str(error), border_style="yellow", expand=False))
         return
-    hint = "" if not error.__traceback__ else "bec.show_last_traceback() shows where"
-    if isinstance(error, BrokerError):
-        hint = ""
-    tables.show(tables.error_panel(error, hint))
+    remote = getattr(error, "details", "")
+    unclear = getattr(error, "reason", None) is ReasonCode.INTERNAL
+    tables.show(
+        tables.error_panel(error, "bec.show_last_traceback() shows where" if remote or unclear else "")
+    )
 
 
-def _last_error(shell: Any) -> Any:
-    return getattr(shell, "bec_last_error", None)
+def _show_traceback(shell: Any) -> None:
+    """The traceback of the last error: on the other side, if it came from there, and here."""
+    last = getattr(shell, "bec_last_error", None)
+    if last is None:
+        print("There was no error yet.")
+        return
+    remote = getattr(last[1], "details", "")
+    if remote:
+        print(remote)
+    shell.showtraceback(last)
 
 
 class _AboveThePrompt(logging.Handler):
     """Prints log lines above the prompt, without destroying what is being typed."""
 
-    def __init__(self, shell: TerminalInteractiveShell):
+    def __init__(self, shell: TerminalInteractiveShell, client: BECClient):
         super().__init__(logging.WARNING)
         self._shell = shell
+        self._client = client
 
     def emit(self, record: logging.LogRecord) -> None:
-        say(self._shell, record.getMessage())
+        say(self._shell, self._client, record.getMessage())
 
 
-def say(shell: TerminalInteractiveShell, text: str) -> None:
-    """Print from any thread."""
+def say(shell: TerminalInteractiveShell, client: BECClient, text: str) -> None:
+    """Print from any thread: above a scan that is shown, or above the prompt."""
     from prompt_toolkit.application import run_in_terminal
+    from rich.text import Text
+
+    live = client.live_updates.live
+    if live is not None:
+        live.console.print(Text(text, style="yellow"))
+        return
 
     def out() -> None:
-        print(f"\033[33m{text}\033[0m")
+        tables.show(Text(text, style="yellow"))
 
     session = getattr(shell, "pt_app", None)
     app = session.app if session is not None else None
@@ -163,15 +182,15 @@ def say(shell: TerminalInteractiveShell, text: str) -> None:
 
 
 def _speak_up(shell: TerminalInteractiveShell, client: BECClient) -> None:
-    handler = _AboveThePrompt(shell)
+    handler = _AboveThePrompt(shell, client)
     for name in ("bec_client", "bec_lib"):
         logger = logging.getLogger(name)
         logger.handlers = [handler]
         logger.propagate = False
-    client.connection.notify = lambda text: say(shell, text)
+    client.connection.notify = lambda text: say(shell, client, text)
 
     def on_alarm(alarm: AlarmMessage) -> None:
         if alarm.severity >= Severity.MAJOR:
-            say(shell, f"Alarm from {alarm.source}: {alarm.info.error_message}")
+            say(shell, client, f"Alarm from {alarm.source}: {alarm.info.error_message}")
 
     client.on_alarm.append(on_alarm)

@@ -406,6 +406,18 @@ def connect(server: Any, user: str = USER) -> BECClient:
 
 
 @pytest.fixture
+def make_client(server: Any, tmp_path: Any) -> Callable[..., BECClient]:
+    """Makes clients, not started, with a folder of their own."""
+
+    def make(user: str | None = None) -> BECClient:
+        client = connect(server, user or USER)
+        client.service_config = client.service_config.model_copy(update={"state_path": tmp_path})
+        return client
+
+    return make
+
+
+@pytest.fixture
 def connect_as(server: Any) -> Iterator[Callable[[str], BECClient]]:
     """Further clients of the same fleet, by user."""
     made: list[BECClient] = []

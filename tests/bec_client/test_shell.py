@@ -111,7 +111,6 @@ def test_the_panel_has_what_where_and_why() -> None:
     )
     assert "Out of limits" in text
     assert "samx cannot move to 12 mm" in text
-    assert "device samx" in text
     assert "BECError" in as_text(error_panel(BECError("")))
 
 

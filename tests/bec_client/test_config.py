@@ -1,0 +1,112 @@
+"""The device session from the user's side: files are checked before anything is sent, failures are named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bec_lib import messages as m
+from bec_lib.errors import ConfigError, ReasonCode
+
+GOOD = """
+samx:
+  deviceClass: device_server.sim.SimPositioner
+  enabled: true
+  readoutPriority: baseline
+  deviceConfig: {limits: [-5, 5]}
+bpm4i:
+  deviceClass: device_server.sim.SimMonitor
+  enabled: true
+  readoutPriority: monitored
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "beamline.yaml"
+    path.write_text(GOOD)
+    return path
+
+
+def test_a_file_becomes_the_session(bec: Any, fleet: Any, file: Path) -> None:
+    change = bec.config.update_session_with_file(file)
+    assert (change.loaded, change.failed) == (["samx", "bpm4i"], {})
+    request = fleet.requests[-1]
+    assert request.action is m.ConfigAction.SET
+    assert request.devices["samx"]["deviceConfig"] == {"limits": [-5, 5]}
+    assert str(change) == f"2 devices loaded from {file}."
+
+
+def test_what_is_in_force_is_not_loaded_again_unless_forced(bec: Any, fleet: Any, file: Path) -> None:
+    bec.config.update_session_with_file(file)
+    sent = len(fleet.requests)
+    assert "already in force" in str(bec.config.update_session_with_file(file))
+    assert len(fleet.requests) == sent
+    bec.config.update_session_with_file(file, force=True)
+    assert len(fleet.requests) == sent + 1
+
+
+def test_devices_that_fail_are_named_with_the_reason(bec: Any, fleet: Any, file: Path) -> None:
+    fleet.config_failed = {"bpm4i": "no answer from X12SA-BPM4 within 5 s"}
+    change = bec.config.update_session_with_file(file)
+    assert change.loaded == ["samx"]
+    assert "1 could not be loaded:\n  bpm4i: no answer from X12SA-BPM4 within 5 s" in str(change)
+
+
+def test_a_wrong_file_changes_nothing_and_says_where(bec: Any, fleet: Any, tmp_path: Path) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text(GOOD.replace("readoutPriority: monitored", "readoutPriority: monitred") + "  wobble: 3\n")
+    with pytest.raises(ConfigError) as caught:
+        bec.config.update_session_with_file(path)
+    assert "monitred" in caught.value.message
+    assert "wobble" in caught.value.message
+    assert not fleet.requests
+
+
+def test_a_missing_file_names_its_neighbours(bec: Any, file: Path) -> None:
+    with pytest.raises(ConfigError, match=r"does not exist\. Did you mean beamline\.yaml"):
+        bec.config.update_session_with_file(file.with_name("beamlin.yaml"))
+    with pytest.raises(ConfigError, match=r"no folder .*nowhere"):
+        bec.config.update_session_with_file(file.parent / "nowhere" / "x.yaml")
+
+
+def test_a_refusal_is_raised(bec: Any, fleet: Any, file: Path) -> None:
+    fleet.refuse = (ReasonCode.WRONG_STATE, "scan 12 is running; change the devices when it is over")
+    with pytest.raises(Exception, match="scan 12 is running"):
+        bec.config.update_session_with_file(file)
+
+
+def test_the_session_is_saved_so_that_it_can_be_loaded(
+    bec: Any, fleet: Any, file: Path, tmp_path: Path
+) -> None:
+    bec.config.update_session_with_file(file)
+    saved = bec.config.save_current_session(tmp_path / "deep" / "saved.yaml")
+    from bec_lib.devices.config import load_device_file
+
+    assert load_device_file(saved) == load_device_file(file)
+    recovery = list((tmp_path / "recovery").glob("session_*.yaml"))
+    assert recovery, "the session that was replaced is kept"
+
+
+def test_nothing_to_save_is_an_error(bec: Any, fleet: Any, tmp_path: Path) -> None:
+    fleet.load({}, version=2)
+    bec.session.on_session(None)
+    with pytest.raises(ConfigError, match="no devices are loaded"):
+        bec.config.save_current_session(tmp_path / "x.yaml")
+
+
+def test_add_remove_reset(bec: Any, fleet: Any, file: Path) -> None:
+    bec.config.add_to_session(file)
+    bec.config.remove("samx")
+    bec.config.reset_config()
+    actions = [request.action.value for request in fleet.requests]
+    assert actions == ["add", "remove", "reset"]
+    assert fleet.requests[1].devices == {"samx": {}}
+
+
+def test_the_demo_beamline_is_found() -> None:
+    from bec_client.config import demo_file
+
+    assert demo_file().is_file()
