@@ -110,6 +110,7 @@ class DeviceServer:
         self._calls = Calls(
             name, self._instructions, self._dispatch, lambda: self._loader.in_force, inbox.post
         )
+        self._instructions.calls = self._calls.active
         self._publisher = Publisher(lambda: inbox.post(WAKE))
         self._requests: dict[str, tuple[Endpoint, InFlight]] = {}
         self._stale: dict[str, str] = {}
