@@ -83,7 +83,12 @@ def assemble(
         motors = kind(call).motors
         known = {motor: devices[motor].position for motor in motors} | dict(start or {})
         scan = kind(call, {motor: value for motor, value in known.items() if value is not None})
-        problems = [(ReasonCode.INVALID_ARGUMENT, problem) for problem in scan.problems()]
+        problems = [
+            (ReasonCode.NOT_ALLOWED, f"{problem}.")
+            for motor in motors
+            if (problem := devices[motor].move_problem())
+        ]
+        problems += [(ReasonCode.INVALID_ARGUMENT, problem) for problem in scan.problems()]
         if not problems and scan.is_relative:
             problems = [
                 (
@@ -111,7 +116,9 @@ def assemble(
             return _must(rejected(name, [(ReasonCode.LIMIT, problem) for problem in outside]))
     if not scan.is_scan:
         return Assembled(scan, _plan_of_move(scan, records, devices))
-    groups = devices.readout_groups(motors, request.monitored, request.on_request)
+    # A device that a call names takes part in the scan, so it is read with it.
+    named = [device for device in devices_needed(info, request) if device not in motors]
+    groups = devices.readout_groups(motors, [*named, *request.monitored], request.on_request)
     if not groups.monitored and not groups.async_:
         return Rejected(
             ReasonCode.CONFIG,

@@ -50,13 +50,11 @@ def check(
         for problem in problems_of_call(info, request.args, request.kwargs, devices)
     ]
     if not found:
-        for name in devices_of_call(info, request.args, request.kwargs):
-            problem = devices[name].move_problem()
-            if problem:
-                disabled = not devices[name].is_usable
-                found.append(
-                    (ReasonCode.DEVICE_DISABLED if disabled else ReasonCode.NOT_ALLOWED, problem + ".")
-                )
+        found = [
+            (ReasonCode.DEVICE_DISABLED, f"{problem}.")
+            for name in devices_of_call(info, request.args, request.kwargs)
+            if (problem := devices[name].problem())
+        ]
     found += _problems_of_readout(request, devices)
     found += [(ReasonCode.INVALID_ARGUMENT, problem) for problem in _problems_of_names(request)]
     return rejected(request.scan_type, found)

@@ -23,6 +23,7 @@ With several device servers the barrier between moving and reading is held here:
 
 from __future__ import annotations
 
+import traceback
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -34,6 +35,7 @@ import numpy as np
 from bec_lib.endpoints import Endpoint, MessageEndpoints
 from bec_lib.errors import BECError, ReasonCode
 from bec_lib.messages import (
+    AlarmMessage,
     CallDevice,
     CompleteDevices,
     ControlKind,
@@ -58,6 +60,7 @@ from bec_lib.messages import (
     ScanSchemaMessage,
     ScanState,
     ScanStatusMessage,
+    Severity,
     SignalSchema,
     StagedDevice,
     StageDevices,
@@ -267,6 +270,8 @@ class ScanRun:
                 self._send(server, UnstageDevices())
         if self._resumed is None or not self._resumed.opened:
             self._out.append(Append(MessageEndpoints.scan_status, self._status))
+        if self._paused:
+            self._tell_state(ScanState.PAUSED, moment)
         if self.plan.positions is not None:
             self._out.append(
                 Put(
@@ -599,7 +604,13 @@ class ScanRun:
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's scan; only its own run ends
             name = self.order.request.scan_type
             text = f"the scan {name} failed: {type(error).__name__}: {error}"
-            self._stop(ScanState.ABORTED, "alarm", text, ReasonCode.INTERNAL)
+            info = ErrorInfo(
+                error_message=text,
+                code=ReasonCode.INTERNAL,
+                exception_type=type(error).__name__,
+                traceback=traceback.format_exc(),
+            )
+            self._stop(ScanState.ABORTED, "alarm", text, ReasonCode.INTERNAL, info)
             return False
         problem = self._problem_of(step)
         if problem:
@@ -967,6 +978,21 @@ class ScanRun:
                 ),
             )
         )
+        if self._error is not None and self._reason == "alarm":
+            self._out.append(
+                Append(
+                    MessageEndpoints.alarm,
+                    AlarmMessage(
+                        severity=Severity.MAJOR,
+                        info=self._error.model_copy(
+                            update={"error_message": f"{self._label} failed: {self._error.error_message}"}
+                        ),
+                        source="scan_server",
+                        scan_id=self.order.scan_id,
+                        timestamp=moment.now,
+                    ),
+                )
+            )
         self._out.append(Finish(self._terminal, success, self._message))
 
     # Small things

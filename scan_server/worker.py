@@ -264,7 +264,18 @@ class Worker:
 
     def _finish(self, finished: Finish) -> None:
         assert self._run is not None
-        scan_id = self._run.order.scan_id
+        order = self._run.order
+        scan_id = order.scan_id
+        if order.is_scan:
+            log.info(
+                "scan %d (%s) of %s: %s, %d points%s",
+                order.number,
+                order.request.scan_type,
+                order.user or "a client",
+                finished.state,
+                self._run.committed,
+                f"; {finished.message}" if finished.message else "",
+            )
         self._run = None
         self._say("")
         self._silent_since = None

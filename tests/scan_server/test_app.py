@@ -77,6 +77,9 @@ class FakeDeviceServer(threading.Thread):
         self.go = threading.Event()
         self.go.set()
         self.at_points = threading.Event()
+        self.deaf = False
+        self.hold_sessions = False
+        self.at_session = threading.Event()
         self.ending = False
         self.replies = MessageEndpoints.device_instructions_response("main")
 
@@ -106,8 +109,11 @@ class FakeDeviceServer(threading.Thread):
                 ):
                     cursors[MessageEndpoints.device_control] = item.entry_id
                     self.control(item.message)  # type: ignore[union-attr]
-                if message.run_epoch <= self.stopped.get(message.scan_id, -1):
+                if message.run_epoch <= self.stopped.get(message.scan_id, -1) and not self.deaf:
                     break
+        if isinstance(action, PrepareSession) and self.hold_sessions:
+            self.at_session.set()
+            self.go.wait(WAIT_S)
         self.seen.append(action.kind)
         if message.run_epoch <= self.stopped.get(message.scan_id, -1):
             self.reply(message, InstructionStatus.STOPPED)
@@ -457,6 +463,66 @@ def test_a_scan_goes_on_where_it_was_when_the_scan_server_is_started_again(beaml
     assert beamline.done(pending).success
     numbers = {status.scan_number for status in beamline.statuses(beamline.answer(pending).scan_id)}
     assert numbers == {2}
+
+
+@pytest.mark.parametrize(
+    ("policy", "states", "taken"),
+    [
+        ("pause", [ScanState.OPEN, ScanState.PAUSED, ScanState.OPEN, ScanState.CLOSED], 500),
+        ("abort", [ScanState.OPEN, ScanState.ABORTED], 0),
+    ],
+)
+def test_the_recovery_policy_is_obeyed(
+    beamline: Beamline, policy: Any, states: list[ScanState], taken: int
+) -> None:
+    beamline.devices.go.clear()
+    request = beamline.submit("line_scan", "samx", -1, 1, steps=500)
+    assert beamline.devices.at_points.wait(WAIT_S)
+    scan_id = beamline.answer(request).scan_id
+    beamline.stop_server()
+    beamline.config = beamline.config.model_copy(update={"recovery": policy})
+    beamline.start_server()
+    if policy == "pause":
+        beamline.devices.go.set()
+        assert beamline.command(QueueAction.CONTINUE, scan_id=scan_id).accepted
+    done = beamline.done(request)
+    assert done.success == (policy == "pause")
+    assert [status.status for status in beamline.statuses(scan_id)] == states
+    assert beamline.points(scan_id) == list(range(taken))
+    if done.error is not None:
+        assert "`recovery: abort` is configured" in done.error.error_message
+
+
+def test_an_abort_that_was_under_way_is_ended_by_the_next_life(beamline: Beamline) -> None:
+    """The queue knew of the abort; the worker died with the clean-up unanswered."""
+    beamline.devices.go.clear()
+    request = beamline.submit("line_scan", "samx", -1, 1, steps=500)
+    assert beamline.devices.at_points.wait(WAIT_S)
+    beamline.devices.deaf = True
+    assert beamline.command(QueueAction.ABORT).accepted
+    beamline.stop_server()
+    beamline.start_server()
+    beamline.devices.deaf = False
+    done = beamline.done(request)
+    assert not done.success
+    states = [status.status for status in beamline.statuses(beamline.answer(request).scan_id)]
+    assert states == [ScanState.OPEN, ScanState.ABORTED]
+
+
+def test_a_change_of_the_session_that_was_under_way_is_answered_by_the_next_life(beamline: Beamline) -> None:
+    beamline.devices.go.clear()
+    beamline.devices.hold_sessions = True
+    request = DeviceConfigMessage(
+        request_id="cfg", client_id="c1", action=ConfigAction.SET, devices={"a": raw("monitored")}
+    )
+    beamline.send(request)
+    assert beamline.devices.at_session.wait(WAIT_S)
+    beamline.stop_server()
+    beamline.start_server()
+    answer = beamline.answer("cfg")
+    assert answer.code == ReasonCode.SERVICE_DOWN and "load it again" in answer.message
+    beamline.devices.go.set()
+    assert beamline.done(beamline.submit("acquire")).success
 
 
 def test_numbers_go_on_behind_the_files(tmp_path: Path) -> None:

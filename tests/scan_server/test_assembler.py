@@ -11,7 +11,7 @@ import pytest
 from bec_lib.devices.registry import Registry
 from bec_lib.errors import ReasonCode
 from bec_lib.messages import DeviceInfoMessage, DeviceMessage, DeviceSessionMessage, ScanQueueMessage
-from bec_lib.scans import PointScan, Scan, describe_scan
+from bec_lib.scans import Device, PointScan, Scan, describe_scan, parameter
 from scan_server.assembler import Assembled, assemble, devices_needed, limit_problems
 from scan_server.guard import Rejected, check, is_name
 from scan_server.scans import Acquire, GridScan, LineScan, ListScan, Mv, TimeScan
@@ -124,6 +124,22 @@ def test_a_move_is_checked_too_and_reads_nothing() -> None:
     made = plan(Mv, "samx", 3, "samy", 1)
     assert made.owned == ("samx", "samy") and made.groups.monitored == []
     assert refused(Mv, "samx", 11).code is ReasonCode.LIMIT
+
+
+def test_only_what_is_moved_must_be_movable_and_what_is_named_is_read() -> None:
+    class Edge(PointScan):
+        scan_name = "edge"
+        detector: Device = parameter()
+        motor: Device = parameter()
+
+        @property
+        def motors(self) -> list[str]:
+            return [self.motor]
+
+    made = plan(Edge, detector="ro", motor="samx")
+    assert made.groups.monitored == ["samx", "ro", "bpm"] and made.motors == ("samx",)
+    refusal = refused(Edge, detector="bpm", motor="ro")
+    assert refusal.code is ReasonCode.NOT_ALLOWED and "ro is read-only" in refusal.message
 
 
 def test_a_scan_that_would_read_nothing_is_refused() -> None:

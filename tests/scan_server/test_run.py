@@ -13,6 +13,7 @@ from bec_lib.devices import DeviceConfig
 from bec_lib.devices.registry import DeviceRecord, Registry
 from bec_lib.errors import ParameterError, ReasonCode
 from bec_lib.messages import (
+    AlarmMessage,
     ControlKind,
     DeviceControlMessage,
     DeviceInfoMessage,
@@ -242,6 +243,7 @@ def test_abort_stops_cleans_up_under_a_newer_epoch_and_counts() -> None:
     last = bench.messages(ScanStatusMessage)[-1]
     assert (last.status, last.reason, last.num_readouts) == (ScanState.ABORTED, "user", 2)
     assert bench.messages(RequestDoneMessage)[0].error.code == ReasonCode.ABORTED
+    assert not bench.messages(AlarmMessage)
 
 
 def test_user_completed_is_a_success() -> None:
@@ -264,6 +266,9 @@ def test_a_devices_failure_ends_the_scan_with_the_devices_sentence() -> None:
     last = bench.messages(ScanStatusMessage)[-1]
     assert (last.status, last.reason) == (ScanState.ABORTED, "alarm")
     assert bench.messages(RequestDoneMessage)[0].error.error_message == "samx hit its limit switch at 0.3 mm"
+    (alarm,) = bench.messages(AlarmMessage)
+    assert alarm.info.error_message == "scan 7 (line_scan) failed: samx hit its limit switch at 0.3 mm"
+    assert alarm.scan_id == "s"
 
 
 def test_a_failing_clean_up_is_told_and_ends_all_the_same() -> None:
@@ -427,7 +432,7 @@ def test_a_resumed_scan_that_was_paused_waits() -> None:
     assert not [a for a in actions if a.kind == "points"] and bench.finish is None
     bench.take(bench.run.command(QueueAction.CONTINUE, "", T))
     bench.answer_all()
-    assert bench.states == [ScanState.OPEN, ScanState.CLOSED]
+    assert bench.states == [ScanState.PAUSED, ScanState.OPEN, ScanState.CLOSED]
 
 
 # Scans with results
