@@ -60,12 +60,14 @@ from scan_server.restore import (
     traces_of,
 )
 from scan_server.run import Order, Resumed
-from scan_server.worker import Command, Run, RunEnded, Worker, WorkerBroke, WorkerNote
+from scan_server.worker import LOOK_S, Command, Run, RunEnded, Worker, WorkerBroke, WorkerNote, service_of
 
 log = logging.getLogger(__name__)
 
 # A queue that is not `primary` vanishes after it has been empty for so long.
 IDLE_S = 60.0
+# A device server that has no heartbeat for so long is not just starting.
+ABSENT_S = 10.0
 # How long a plugin may take to work out its points. The main thread waits for it, and must not miss its heartbeat.
 PLUGIN_S = 1.0
 # A worker that was told to stop and has been in a scan's code for so long is replaced.
@@ -109,6 +111,8 @@ class ScanServer:
         self._change: s.Change | None = None
         self._change_ids: dict[str, str] = {}
         self._change_due = 0.0
+        self._change_ends = 0.0
+        self._silent_since: float | None = None
         self._epochs = itertools.count(1)
         self._told_to_stop: dict[str, tuple[float, q.Tell]] = {}
         self._stuck_plugins: list[threading.Thread] = []
@@ -162,12 +166,7 @@ class ScanServer:
             del self._empty_since[name]
             self._apply(q.Expired(name), turn)
         if self._change is not None and now >= self._change_due:
-            late = ", ".join(sorted(self._change.waiting))
-            problem = (
-                f"the device server {late} did not answer within {self._change.patience_s:g} s; see `bec-server status`, "
-                "whether it is running"
-            )
-            self._move_change(s.refuse(self._change, problem, ReasonCode.TIMEOUT), turn)
+            self._look_after_change(self._change, now, turn)
         for name, (when, tell) in list(self._told_to_stop.items()):
             if now >= when:
                 del self._told_to_stop[name]
@@ -675,7 +674,8 @@ class ScanServer:
                     instruction_id=instruction_id, run_epoch=next(self._epochs), action=action
                 ),
             )
-        self._change_due = self._service.clock.monotonic() + change.patience_s
+        now = self._service.clock.monotonic()
+        self._change_due, self._change_ends, self._silent_since = now + LOOK_S, now + change.patience_s, None
         if not change.prepare and change.stage is s.Stage.PREPARING:
             change = replace(change, stage=s.Stage.DONE)
         if change.stage is s.Stage.DONE:
@@ -702,6 +702,27 @@ class ScanServer:
         replies = [MessageEndpoints.device_instructions_response(server) for server in change.prepare]
         turn.afterwards.append(lambda: self._inbox.forget(*replies))
         self._apply(q.Configuring(""), turn)
+
+    def _look_after_change(self, change: s.Change, now: float, turn: Turn) -> None:
+        """Device servers owe replies: give the change up if one does not run, or takes too long."""
+        self._change_due = now + LOOK_S
+        waiting = sorted(change.waiting)
+        beats = [MessageEndpoints.service_status(service_of(server)) for server in waiting]
+        found = patiently(self._broker, lambda: self._broker.get_many(beats))
+        silent = [server for server, beat in zip(waiting, found, strict=True) if beat is None]
+        if not silent:
+            self._silent_since = None
+        elif self._silent_since is None:
+            self._silent_since = now
+        if silent and self._silent_since is not None and now - self._silent_since >= ABSENT_S:
+            problem = (
+                f"the device server {', '.join(silent)} is not running, so nothing was changed; start it with "
+                "`bec-server start`, see `bec-server status`"
+            )
+            self._move_change(s.refuse(change, problem, ReasonCode.SERVICE_DOWN), turn)
+        elif now >= self._change_ends:
+            problem = f"the device server {', '.join(waiting)} did not answer within {change.patience_s:g} s"
+            self._move_change(s.refuse(change, problem, ReasonCode.TIMEOUT), turn)
 
     # After a restart
 

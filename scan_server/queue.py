@@ -79,12 +79,13 @@ class Item:
 
 @dataclass(frozen=True)
 class Queue:
-    """One queue. message: what a person should know about its state."""
+    """One queue. message: why it is in its state. note: what its worker has to say just now, shown in front of it."""
 
     status: QueueState = QueueState.RUNNING
     items: tuple[Item, ...] = ()
     locks: Mapping[str, str] = field(default_factory=dict)
     message: str = ""
+    note: str = ""
 
     @property
     def active(self) -> Item | None:
@@ -279,7 +280,7 @@ def snapshot(state: State, revision: int = 0) -> ScanQueueStatusMessage:
                 status=QueueState.LOCKED if queue.locks else queue.status,
                 items=[_shown(item) for item in queue.items],
                 locks=dict(queue.locks),
-                message=queue.message,
+                message=queue.note or queue.message,
             )
             for name, queue in state.queues.items()
         },
@@ -612,9 +613,9 @@ def _ended(state: State, event: Ended) -> State:
 
 def _noted(state: State, event: Noted) -> State:
     queue = state.queues.get(event.queue)
-    if queue is None or queue.message == event.message:
+    if queue is None or queue.note == event.message:
         return state
-    return _with_queue(state, event.queue, replace(queue, message=event.message))
+    return _with_queue(state, event.queue, replace(queue, note=event.message))
 
 
 def _devices_stopped(state: State, event: DevicesStopped) -> tuple[State, list[Effect]]:

@@ -673,3 +673,16 @@ def test_a_scan_whose_code_does_not_return_can_be_aborted(with_plugins: Beamline
     released.set()  # the old thread wakes up, and can write nothing
     assert with_plugins.done(with_plugins.submit("acquire")).success
     assert with_plugins.points(scan_id) == [0]
+
+
+def test_a_configuration_without_a_device_server_is_refused_in_words(
+    beamline: Beamline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scan_server.app.ABSENT_S", 0.1)
+    monkeypatch.setattr("scan_server.app.LOOK_S", 0.1)
+    beamline.devices.hold_sessions = True
+    beamline.devices.go.clear()
+    answer = configure(beamline, ConfigAction.RESET, {})
+    assert answer.code == ReasonCode.SERVICE_DOWN and "main is not running" in answer.message
+    beamline.devices.go.set()
+    assert beamline.done(beamline.submit("acquire")).success

@@ -232,8 +232,10 @@ def test_an_empty_queue_expires_primary_never() -> None:
 def test_a_note_of_the_worker_is_shown_and_taken_back() -> None:
     state, _ = after(*submitted("a"), q.Noted("primary", "waiting for the device server main"))
     assert q.snapshot(state).queues["primary"].message == "waiting for the device server main"
+    state, _ = after(command(QueueAction.PAUSE), state=state)
+    assert q.snapshot(state).queues["primary"].message == "waiting for the device server main"
     state, _ = after(q.Noted("primary", ""), state=state)
-    assert q.snapshot(state).queues["primary"].message == ""
+    assert q.snapshot(state).queues["primary"].message == "paused by ada"
 
 
 # Whatever happens
