@@ -20,12 +20,11 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from deploy import control
 from deploy.own_library import require_own_library
-from deploy.temporary import TemporaryFleet
 
 if TYPE_CHECKING:
     from bec_client import BECClient
+    from deploy.temporary import TemporaryFleet
 
 FACILITY = {
     "instrument": "demo beamline",
@@ -54,7 +53,7 @@ class Demo:
     def main(self) -> int:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._stopped)
-        failed: str | None = None
+        failed = ""
         try:
             try:
                 self._run()
@@ -63,18 +62,18 @@ class Demo:
             except Exception as error:
                 from bec_lib.errors import BECError
 
+                failed = f"error: {error}"
                 if not isinstance(error, BECError):
                     raise
-                failed = f"error: {error}"
             finally:
                 self._is_cleaning = True
         finally:
             # From here on signals are not heard: the handler has fired once, or sees that we clean up.
             if failed:
                 print(f"\n{failed}", file=sys.stderr)
-            self._clean_up(keep_logs=failed is not None and failed != "stopped")
+            self._clean_up(keep_logs=failed not in ("", "stopped"))
         if failed:
-            return 1
+            return 130 if failed == "stopped" else 1
         print(f"Nothing is left running. All of it took {time.monotonic() - self._began:.0f} s.")
         return 0
 
@@ -87,6 +86,9 @@ class Demo:
 
     def _run(self) -> None:
         self._make_folder()
+        from deploy import control
+        from deploy.temporary import TemporaryFleet
+
         with control.signals_later():
             self._fleet = TemporaryFleet(
                 prefix="bec-demo", data=self._folder, settings={"facility": FACILITY}
@@ -106,12 +108,12 @@ class Demo:
             print(bec.history)
         self._heading("Stopping", "The services end one after the other, then Redis.")
 
-    def _heading(self, title: str, why: str = "") -> None:
+    def _heading(self, title: str, *lines: str) -> None:
         self._step += 1
         strong, faint, plain = ("\x1b[1;36m", "\x1b[2m", "\x1b[0m") if sys.stdout.isatty() else ("", "", "")
         print(f"\n{strong}{self._step}. {title}{plain}")
-        if why:
-            print(f"{faint}   {why}{plain}")
+        for line in lines:
+            print(f"{faint}   {line}{plain}")
         print(flush=True)
 
     def _make_folder(self) -> None:
@@ -152,7 +154,8 @@ class Demo:
 
         self._heading(
             "Loading the simulated beamline",
-            f"bec config load {_short(DEVICES)}   (motors, a beam monitor with a peak, a camera, ring current ...)",
+            f"bec config load {_short(DEVICES)}",
+            "Motors, beam monitors, a camera, the ring current: nothing of it needs hardware.",
         )
         command = [sys.executable, "-m", "bec_client.cli", "--config", str(fleet.config), "config", "load"]
         with _child([*command, str(DEVICES)]) as loading:
@@ -163,16 +166,15 @@ class Demo:
         dev = bec.device_manager.devices
         self._heading(
             "A line scan across the peak",
-            "scans.line_scan(dev.samx, -1.2, 1.8, steps=31, exp_time=0.05, relative=False)   "
-            "with a Gaussian fitted to it as it grows",
+            "scans.line_scan(dev.samx, -1.2, 1.8, steps=31, exp_time=0.05, relative=False)",
+            "A Gaussian is fitted to it while it grows.",
         )
         model = bec.dap.GaussianModel
         model.select(dev[PEAK])
         model.auto_run = True
         report = bec.scans.line_scan(dev.samx, -1.2, 1.8, steps=31, exp_time=0.05, relative=False)
         model.auto_run = False
-        report.wait(timeout=30)
-        return report
+        return report.wait(timeout=30)
 
     def _fit(self, bec: BECClient, report: Any) -> Any:
         self._heading(
@@ -194,21 +196,23 @@ class Demo:
         dev = bec.device_manager.devices
         self._heading(
             "A small grid scan around it",
-            "scans.grid_scan(dev.samx, -0.6, 0.6, 9, dev.samy, -0.8, 0.4, 7, exp_time=0.01, relative=...)",
+            "scans.grid_scan(dev.samx, -0.5, 0.5, 7, dev.samy, -0.8, 0.4, 5, exp_time=0.01, relative=True)",
+            "Relative: the positions of samx and samy count from where they stand, and they go back there.",
         )
         report = bec.scans.grid_scan(
-            dev.samx, -0.43, 1.17, 9, dev.samy, -0.8, 0.4, 7, exp_time=0.01, relative=False
+            dev.samx, -0.5, 0.5, 7, dev.samy, -0.8, 0.4, 5, exp_time=0.01, relative=True
         )
-        report.wait(timeout=30)
-        return report
+        return report.wait(timeout=30)
 
     def _show_file(self, report: Any) -> None:
         from bec_client.history import file_tree
 
         path = Path(report.scan.file_path)
-        self._heading("The NeXus file of the line scan", "Any HDF5 or NeXus viewer opens it.")
-        print(f"   {_short(path)}\n")
-        for line in _shortened(file_tree(path).splitlines()):
+        self._heading(
+            "The NeXus file of the line scan",
+            f"bec file {_short(path)}   shows all of it; any NeXus viewer plots it.",
+        )
+        for line in folded(file_tree(path).splitlines(), 3):
             print(f"   {line}")
 
     def _draw(self, line: Any, fit: Any, grid: Any) -> None:
@@ -258,8 +262,23 @@ def _short(path: Path) -> str:
     return str(path)
 
 
-def _shortened(lines: list[str], most: int = 60) -> list[str]:
-    return lines if len(lines) <= most else [*lines[:most], f"... and {len(lines) - most} lines more"]
+def folded(tree: list[str], depth: int) -> list[str]:
+    """The lines of a tree, each level indented by three characters, without those deeper than `depth`.
+
+    What was left out is counted behind the line it belongs to.
+    """
+    kept: list[str] = []
+    hidden = 0
+    for line in [*tree, ""]:
+        level = (len(line) - len(line.lstrip("│├└─ "))) // 3
+        if level > depth:
+            hidden += 1
+            continue
+        if hidden:
+            kept[-1] += f"   ... {hidden} below"
+            hidden = 0
+        kept.append(line)
+    return kept[:-1]
 
 
 def main(arguments: list[str] | None = None) -> int:

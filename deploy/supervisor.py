@@ -1111,13 +1111,17 @@ def main(arguments: list[str] | None = None) -> int:
     except Interrupted:
         return 1
     except BECError as error:
+        text = str(error)
         if logging.getLogger().handlers:
-            log.error("%s", error)
-        if options.report is not None:
-            os.write(options.report, json.dumps({"event": "failed", "text": str(error)}).encode() + b"\n")
-        else:
-            print(f"error: {error}", file=sys.stderr)
-        return 1
+            log.error("%s", text)
+    except Exception as error:
+        log.exception("the supervisor has failed")
+        text = f"the supervisor has failed: {type(error).__name__}: {error}"
+    if options.report is not None:
+        os.write(options.report, json.dumps({"event": "failed", "text": text}).encode() + b"\n")
+    else:
+        print(f"error: {text}", file=sys.stderr)
+    return 1
 
 
 def _supervise(options: Options, keeper: KeeperEnd) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -135,14 +134,14 @@ class ServiceConfig(_Section):
 
     @property
     def embedded_socket(self) -> Path:
-        """The embedded server's socket: in the state folder, or, if that path is too long for one, in the
-        temporary folder.
+        """The embedded server's socket: in the state folder, or, if that path is too long for one, in /tmp (not
+        in TMPDIR: every process of the deployment must find it, and it may be long, too).
         """
         path = self.state_folder / "redis.sock"
         if len(str(path)) <= _SOCKET_PATH_LIMIT:
             return path
         digest = hashlib.sha256(str(path).encode()).hexdigest()[:16]
-        return Path(tempfile.gettempdir()) / f"bec-{os.getuid()}-{digest}" / "redis.sock"
+        return Path("/tmp") / f"bec-{os.getuid()}-{digest}" / "redis.sock"
 
     @property
     def broker_settings(self) -> RedisSettings:

@@ -12,24 +12,24 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 COMMANDS = [
-    "scan_server",
-    "device_server",
-    "scan_bundler",
-    "file_writer",
-    "scihub_connector",
-    "data_pipeline",
-    "deploy",
-    "bec_client",
+    "scan_server.__main__",
+    "device_server.__main__",
+    "scan_bundler.__main__",
+    "file_writer.__main__",
+    "scihub_connector.__main__",
+    "data_pipeline.__main__",
+    "deploy.cli",
+    "bec_client.cli",
 ]
 
 
-@pytest.mark.parametrize("package", COMMANDS)
-def test_every_command_refuses_and_says_how_to_mend_it(package: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("module", COMMANDS)
+def test_every_command_refuses_and_says_how_to_mend_it(module: str, tmp_path: Path) -> None:
     foreign = tmp_path / "bec_lib"
     foreign.mkdir()
     (foreign / "__init__.py").write_text("__version__ = '4.3.2'\n")
     done = subprocess.run(
-        [sys.executable, "-m", package, "--help"],
+        [sys.executable, "-c", f"import sys; from {module} import main; sys.exit(main())"],
         env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
         cwd=tmp_path,
         capture_output=True,

@@ -6,6 +6,7 @@ import os
 import select
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,15 +17,21 @@ from deploy.temporary import TemporaryFleet
 
 def processes_of(fleet: TemporaryFleet) -> list[int]:
     """The live processes of a fleet, found by what they hold: its lock, its folder, or a file in it."""
+    return processes_in(fleet.folder)
+
+
+def processes_in(folder: Path) -> list[int]:
+    """The live processes, but for this one, that have something open below a folder, or work in it."""
     found = []
     for entry in os.listdir("/proc"):
         if not entry.isdigit() or int(entry) == os.getpid() or not process.is_alive(int(entry)):
             continue
         try:
             held = [os.readlink(f"/proc/{entry}/fd/{fd}") for fd in os.listdir(f"/proc/{entry}/fd")]
+            held.append(os.readlink(f"/proc/{entry}/cwd"))
         except OSError:
             continue
-        if any(path.startswith(str(fleet.folder)) for path in held):
+        if any(path.startswith(str(folder)) for path in held):
             found.append(int(entry))
     return found
 
