@@ -164,7 +164,10 @@ class Batch:
 
 
 class Broker:
-    """The verbs. `connect` is for tests that bring their own client (fakeredis)."""
+    """The verbs.
+
+    connect, longest_block_s: for tests that bring their own client (fakeredis), whose blocking reads cannot be woken.
+    """
 
     def __init__(
         self,
@@ -174,11 +177,13 @@ class Broker:
         *,
         clock: Clock | None = None,
         connect: Callable[[], redis.Redis] | None = None,
+        longest_block_s: float = MAX_BLOCK_S,
     ):
         self.settings = settings
         self.deployment = deployment
         self.sender = sender
         self.clock: Clock = clock or SystemClock()
+        self.longest_block_s = longest_block_s
         self._connect = connect or (lambda: _connect(settings))
         self.redis = self._connect()
         self._commit = self.redis.register_script(scripts.COMMIT)
@@ -297,13 +302,13 @@ class Broker:
         """What stands in the streams after the cursors ("0": from the beginning), oldest first within each
         stream.
 
-        block_s: wait up to this long (at most MAX_BLOCK_S) if there is nothing; None: do not wait.
+        block_s: wait up to this long (at most `longest_block_s`) if there is nothing; None: do not wait.
         """
         if not cursors:
             raise EndpointError("read needs at least one stream")
         by_key = {self.key(endpoint).encode(): endpoint for endpoint in cursors}
         streams = {self.key(endpoint): cursor for endpoint, cursor in cursors.items()}
-        block = None if block_s is None else max(1, int(min(block_s, MAX_BLOCK_S) * 1000))
+        block = None if block_s is None else max(1, int(min(block_s, self.longest_block_s) * 1000))
         reply = self._guarded(lambda: self.redis.xread(cast(Any, streams), count=count, block=block))
         return self._entries(by_key, reply)
 

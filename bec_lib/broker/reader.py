@@ -8,14 +8,15 @@ goes on where it stood.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import redis
 
-from bec_lib.broker.broker import MAX_BLOCK_S, Broker, Delivery, Malformed
+from bec_lib.broker.broker import Broker, Delivery, Malformed
 from bec_lib.endpoints import Endpoint, Kind
 
 log = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ class StreamReader:
         if threading.current_thread() is not self._thread:
             # The reader may be just about to block when it is woken: wake it until it has ended.
             wait = 0.0005
-            while self._thread.is_alive() and wait < MAX_BLOCK_S:
+            while self._thread.is_alive() and wait < self._broker.longest_block_s:
                 self._thread.join(timeout=min(wait, 0.05))
                 self._wake()
                 wait *= 1.5
@@ -94,13 +95,17 @@ class StreamReader:
             try:
                 self._broker.redis.client_unblock(self._client_id)
             except redis.RedisError:
-                log.debug("the reader could not be woken; it wakes by itself within %s s", MAX_BLOCK_S)
+                log.debug(
+                    "the reader could not be woken; it wakes by itself within %s s",
+                    self._broker.longest_block_s,
+                )
 
     def _run(self) -> None:
         cursors: dict[str, str] = {}
         endpoints: dict[bytes, Endpoint] = {}
         pause = 0.05
         connection: redis.Redis | None = None
+        block = int(self._broker.longest_block_s * 1000)
         while not self._stopping.is_set():
             if self._changed.is_set():
                 with self._mutex:
@@ -124,7 +129,7 @@ class StreamReader:
                     self._client_id = connection.client_id()
                     if self._changed.is_set():
                         continue
-                reply: Any = connection.xread(cursors, count=self._count, block=int(MAX_BLOCK_S * 1000))  # type: ignore[arg-type]
+                reply: Any = connection.xread(cast(Any, cursors), count=self._count, block=block)
                 pause = 0.05
             except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
                 if self._stopping.is_set():
@@ -198,6 +203,9 @@ class LatestWatcher:
     def stop(self) -> None:
         self._stopping.set()
         if self._thread is not None:
+            # The answer to this wakes the thread; without a connection it wakes by itself.
+            with self._mutex, contextlib.suppress(redis.RedisError, OSError):
+                self._pubsub.unsubscribe()
             self._thread.join(timeout=2.0)
         self._pubsub.close()
         self._client.close()

@@ -56,4 +56,5 @@ def fake_broker(
         deployment,
         Sender(service, instance, user),
         connect=lambda: fakeredis.FakeRedis(server=server, protocol=3),
+        longest_block_s=0.1,
     )

@@ -99,11 +99,15 @@ class Bench:
     def scan(self, name: str, *arguments: Any, **keywords: Any) -> tuple[float, Any]:
         """Seconds from the call to the final file, and the report."""
         began = time.perf_counter()
-        report = getattr(self.scans, name)(*arguments, relative=False, exp_time=0, hide_report=True, **keywords)
+        report = getattr(self.scans, name)(
+            *arguments, relative=False, exp_time=0, hide_report=True, **keywords
+        )
         report.wait(timeout=300, file_written=True)
         return time.perf_counter() - began, report
 
-    def per_point(self, points: int, call: Callable[[], tuple[float, Any]], repeat: int | None = None) -> float:
+    def per_point(
+        self, points: int, call: Callable[[], tuple[float, Any]], repeat: int | None = None
+    ) -> float:
         return statistics.median(call()[0] / points * 1e3 for _ in range(repeat or self.repeat))
 
     # Workloads
@@ -122,20 +126,25 @@ class Bench:
     def w2(self) -> None:
         self.load(5)
         self.scan("line_scan", self.dev.m1, -5, 5, steps=2)
-        times = [self.scan("line_scan", self.dev.m1, -5, 5, steps=1 + n % 3)[0] for n in range(w.W2_SCANS * self.repeat)]
+        times = [
+            self.scan("line_scan", self.dev.m1, -5, 5, steps=1 + n % 3)[0]
+            for n in range(w.W2_SCANS * self.repeat)
+        ]
         self.figures["w2"] = statistics.median(times) * 1e3
 
     def w3(self) -> None:
         self.load(5)
         self.figures["w3_p50"], self.figures["w3_p99"] = self._reads(w.W3_CALLS)
-        report = self.scans.line_scan(self.dev.m1, -5, 5, steps=200_000, relative=False, exp_time=0, hide_report=True)
+        report = self.scans.line_scan(
+            self.dev.m1, -5, 5, steps=200_000, relative=False, exp_time=0, hide_report=True
+        )
         try:
             self.figures["w3_scan_p50"], self.figures["w3_scan_p99"] = self._reads(w.W3_CALLS)
         finally:
             report.cancel()
             try:
                 report.wait(timeout=60, file_written=True)
-            except Exception as error:  # noqa: BLE001 - it was cancelled; that is what it says
+            except Exception as error:
                 print(f"  (the scan in the background ended: {error})")
 
     def _reads(self, calls: int) -> tuple[float, float]:
@@ -250,12 +259,16 @@ def table(figures: Figures) -> str:
         value = figures[row.key]
         mark = "" if row.target is None or value <= row.target else " (missed)"
         target = "" if row.target is None else f"{row.target:g}"
-        lines.append(f"| {row.what} | {row.unit} | {target} | **{value:.3g}**{mark} | {row.released} | {row.bluesky} |")
+        lines.append(
+            f"| {row.what} | {row.unit} | {target} | **{value:.3g}**{mark} | {row.released} | {row.bluesky} |"
+        )
     return "\n".join(lines)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", default="", help="comma-separated, e.g. w1,w5")
     parser.add_argument("--fsync", choices=["no", "always"], default="no")
     parser.add_argument("--repeat", type=int, default=5)
@@ -264,7 +277,16 @@ def main() -> int:
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="bec-bench-"))
     bench = Bench(folder, options.fsync, options.repeat)
-    wanted = [name.strip() for name in options.only.split(",") if name.strip()] or ["w8", "w1", "w2", "w3", "w4", "w5", "w9", "w10"]
+    wanted = [name.strip() for name in options.only.split(",") if name.strip()] or [
+        "w8",
+        "w1",
+        "w2",
+        "w3",
+        "w4",
+        "w5",
+        "w9",
+        "w10",
+    ]
     try:
         bench.start()
         print(f"cold start {bench.figures['w8_start']:.2f} s; appendfsync {options.fsync}; folder {folder}")
