@@ -90,9 +90,11 @@ class _Node:
         return self._begin("set", plain_argument(value), **kwargs)
 
     def put(self, value: Any, wait: bool = False, **kwargs: Any) -> None:
-        """Write a value. wait: until it is there."""
+        """Write a value. wait: until it is there. A positioner begins to move; what goes wrong later is told."""
         if wait:
             self._begin("set", plain_argument(value), **kwargs).wait()
+        elif not self._path and self._entry.is_positioner:
+            self._begin("set", plain_argument(value), **kwargs)
         else:
             self._call("put", plain_argument(value), **kwargs)
 

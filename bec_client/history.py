@@ -118,9 +118,9 @@ class ScanData:
             group = file.get(f"{COLLECTION}/metadata")
             return {} if group is None else _as_dict(group)
 
-    def tree(self) -> str:
-        """The file's contents as text."""
-        return file_tree(self.file_path)
+    def tree(self, full: bool = False) -> None:
+        """Print what is in the file; full: a line for every dataset."""
+        print(file_tree(self.file_path, full))
 
     def plot(self, x: str | None = None, y: str | None = None) -> None:
         """Draw it in the terminal."""

@@ -449,7 +449,8 @@ class LiveView:
                 queue.request_scan_abortion(scan_id, target)
             elif self._presses == 1 and self._scan.status != "paused":
                 self._pause_asked = True
-                self._say(live, "Pausing after this point. Ctrl-C again aborts the scan.")
+                on = "" if self._options.return_when_paused else "; `bec queue resume` goes on then"
+                self._say(live, f"Pausing after this point{on}. Ctrl-C again aborts the scan.")
                 queue.request_scan_interruption(True, scan_id, target)
             elif self._presses <= 2:
                 self._pause_asked = False

@@ -84,6 +84,13 @@ def test_a_failed_move_that_nobody_waits_for_is_not_lost(
     assert "dev.samx.set(1): samx is stuck" in caplog.text
 
 
+def test_put_of_a_positioner_begins_a_move(bec: Any, fleet: Any) -> None:
+    bec.devices.samx.put(2)
+    bec.devices.samx.velocity.put(3)
+    bec.devices.samx.read()
+    assert [request.func for request in fleet.requests] == ["set", "velocity.put", "read"]
+
+
 def test_a_wait_has_an_end_and_says_who_was_asked(bec: Any, fleet: Any) -> None:
     fleet.silent.add("samx.set")
     with pytest.raises(DeadlineExceeded, match=r"dev\.samx\.set\(3\) was not done within 0\.1 s"):

@@ -13,7 +13,7 @@ from bec_client.live import LiveTable, LiveUpdates
 from bec_client.report import ScanInterruption
 from bec_client.scan_item import Points
 from bec_lib import messages as m
-from bec_lib.errors import DeviceError, ReasonCode, ScanAborted
+from bec_lib.errors import BrokerError, DeviceError, ReasonCode, ScanAborted
 
 
 def schema(*signals: m.SignalSchema, motors: tuple[str, ...] = ("samx",)) -> m.ScanSchemaMessage:
@@ -167,6 +167,35 @@ def test_a_script_stays_with_a_paused_scan(
     shown.join(10)
     assert not shown.is_alive()
     assert report.status == "COMPLETED"
+
+
+def test_a_lost_broker_is_waited_for(bec: Any, screen: io.StringIO, monkeypatch: Any) -> None:
+    report = bec.scans.line_scan(bec.devices.samx, -1, 1, steps=5, hide_report=True)
+    pull = report.scan.points.pull
+    failures = [BrokerError("Redis at here cannot be reached")] * 2
+
+    def lost(block_s: float | None = None) -> int:
+        if failures:
+            raise failures.pop()
+        return pull(block_s)
+
+    monkeypatch.setattr(report.scan.points, "pull", lost)
+    bec.live_updates.show(report)
+    assert report.status == "COMPLETED"
+    assert screen.getvalue().count("Redis at here cannot be reached") == 1
+    assert "Scan 1 closed: 5 points" in screen.getvalue()
+
+
+def test_a_broker_that_stays_away_is_an_error(bec: Any, screen: io.StringIO, monkeypatch: Any) -> None:
+    monkeypatch.setattr("bec_client.live.BROKER_S", 0.0)
+    report = bec.scans.line_scan(bec.devices.samx, -1, 1, steps=5, hide_report=True)
+
+    def lost(block_s: float | None = None) -> int:
+        raise BrokerError("Redis at here cannot be reached")
+
+    monkeypatch.setattr(report.scan.points, "pull", lost)
+    with pytest.raises(BrokerError, match="cannot be reached"):
+        bec.live_updates.show(report)
 
 
 def test_umv_says_where_it_arrived(bec: Any, fleet: Any, screen: io.StringIO) -> None:
