@@ -92,7 +92,10 @@ class _Job:
 
 @dataclass(slots=True)
 class _File:
-    """A scan whose file is not final. opened_id: of its first status entry. published: where it can be read."""
+    """A scan whose file is not final. opened_id: of its first status entry. published: where it can be read.
+
+    seal_due: when the seal is missed. look_at: when to see whether the worker is done.
+    """
 
     session: Session
     opened_id: str
@@ -108,6 +111,7 @@ class _File:
     complained_of: set[int] = field(default_factory=set)
     reported_failure: bool = False
     seal_due: float | None = None
+    look_at: float | None = None
 
     @property
     def name(self) -> str:
@@ -175,8 +179,7 @@ class WriterApp:
     def deadline(self) -> float | None:
         dues = [file.session.due() for file in self._files.values()]
         dues += [file.seal_due for file in self._files.values()]
-        if any(file.job is not None for file in self._files.values()):
-            dues.append(self._clock.monotonic() + LOOK_AGAIN_S)
+        dues += [file.look_at for file in self._files.values() if file.job is not None]
         return min((due for due in dues if due is not None), default=None)
 
     def on_deadline(self) -> None:
@@ -387,6 +390,7 @@ class WriterApp:
         try:
             finished = file.job.result(wait_s)
         except FutureTimeout:
+            file.look_at = self._clock.monotonic() + LOOK_AGAIN_S
             if not self._is_busy:
                 self._is_busy = True
                 self._service.begin_busy(
