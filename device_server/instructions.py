@@ -585,7 +585,7 @@ class Instructions:
             raw = {**self._raw, **raw}
         for name in action.remove:
             raw.pop(name, None)
-        prepared = self._loader.prepare(raw)
+        prepared = self._loader.prepare(raw, None if action.replace else action.devices)
         self._prepared = (prepared, raw, action.replace)
         return {"ready": prepared.ready, "failed": dict(prepared.failed)}
 

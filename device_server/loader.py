@@ -17,7 +17,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -171,10 +171,11 @@ class Loader:
     def in_force(self) -> dict[str, OphydAdapter]:
         return self._manager.devices.in_force
 
-    def prepare(self, raw: Mapping[str, Any]) -> Prepared:
+    def prepare(self, raw: Mapping[str, Any], changed: Collection[str] | None = None) -> Prepared:
         """Build and connect what is new or changed; devices whose configuration allows it are kept as they are.
 
-        raw: the whole session. Blocks up to the longest connectionTimeout. Never raises for a device's fault.
+        raw: the whole session. changed: names that the change is about; None: all. A device that failed earlier is
+        tried again if the change is about it. Blocks up to the longest connectionTimeout. Never raises for a device's fault.
         """
         prepared = Prepared()
         configs = self._validated(raw, prepared)
@@ -183,7 +184,8 @@ class Loader:
         try:
             for name in build_order(configs):
                 if name in mine:
-                    self._build(name, mine[name], configs, prepared)
+                    again = changed is None or name in changed
+                    self._build(name, mine[name], configs, prepared, again=again)
             to_connect = [
                 prepared.adapters[name] for name in prepared.fresh if prepared.adapters[name].state == "ready"
             ]
@@ -255,9 +257,19 @@ class Loader:
         return configs
 
     def _build(
-        self, name: str, config: DeviceConfig, configs: Mapping[str, DeviceConfig], prepared: Prepared
+        self,
+        name: str,
+        config: DeviceConfig,
+        configs: Mapping[str, DeviceConfig],
+        prepared: Prepared,
+        *,
+        again: bool,
     ) -> None:
         running = self.in_force.get(name)
+        if running is not None and running.state == "failed" and not again:
+            prepared.adapters[name] = running
+            prepared.failed[name] = running.error
+            return
         rebuilt = any(other in prepared.fresh for other in config.needs)
         if (
             running is not None

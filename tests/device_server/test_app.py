@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
+
+import pytest
 
 from bec_lib.endpoints import MessageEndpoints
 from bec_lib.errors import ReasonCode
@@ -340,6 +343,46 @@ def test_a_read_only_device_is_never_stopped(bench: Any, device: Any) -> None:
     control(bench, ControlKind.STOP, devices=["samx", "samy"])
     assert done.wait(5)
     assert stopped == ["samy"]
+
+
+def test_devices_of_a_scan_are_stopped_when_the_broker_is_lost(
+    bench: Any, device: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The main thread hangs in a commit; what a scan has set in motion stops all the same."""
+    monkeypatch.setattr("device_server.app.BROKER_LOST_S", 0.02)
+    bench.load({"samx": device("SimPositioner", velocity=0.1), "samy": device("SimPositioner", velocity=0.1)})
+    stage(bench, monitored=["samx"], owned=["samx"])
+    bench.send(RunPoints(first_index=0, count=1, positions={"samx": [5.0]}), scan_id="s1")
+    bench.until(lambda: moving(bench, "samx"))
+    bench.app.devices["samy"].obj.set(5.0)
+    stopped = threading.Event()
+    status = bench.app.devices["samx"].obj._move.status
+    status.add_callback(lambda _: stopped.set())
+
+    class Hanging:
+        operations = ["something"]
+
+        def commit(self) -> None:
+            assert stopped.wait(5)
+
+    bench.app._commit(Hanging())
+    assert not moving(bench, "samx")
+    assert moving(bench, "samy")
+
+
+def test_points_are_held_back_while_nothing_can_be_written(bench: Any, zero: Config) -> None:
+    bench.load(zero)
+    stage(bench, monitored=["d1"])
+    bench.send(RunPoints(first_index=0, count=5000), scan_id="s1")
+    # The events are taken and not handled, as if the broker did not answer.
+    held: list[Any] = []
+    bench.until(lambda: bench.app.handle if bench.app._dispatch.running() else None)
+    deadline = time.monotonic() + 0.3
+    while time.monotonic() < deadline:
+        held += bench.service.inbox.take(0.05)
+    assert 1 <= len(held) <= 4
+    bench.app.handle(held)
+    bench.until(lambda: sum(block.count for block in points(bench)) == 5000)
 
 
 def test_a_stop_that_raises_is_an_alarm(bench: Any, device: Any) -> None:

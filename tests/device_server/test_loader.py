@@ -200,6 +200,10 @@ def test_a_failed_device_is_tried_again_with_the_next_session(loader: Loader) ->
     loader.commit(loader.prepare(devices), devices)
     assert loader.in_force["a"].state == "failed"
     assert loader.prepare(devices).fresh == ["a"]
+    # A change that is about others neither waits for it again nor hides that it failed.
+    partial = loader.prepare(devices, changed=["b"])
+    assert partial.fresh == []
+    assert partial.failed == {"a": "a could not be connected: firmware too old"}
 
 
 def test_a_disabled_device_is_built_and_not_connected(loader: Loader) -> None:
