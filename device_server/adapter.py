@@ -25,10 +25,28 @@ Read = Callable[[], Mapping[str, Mapping[str, Any]]]
 
 
 class DeviceAdapter(Protocol):
-    """What the rest of the device server knows of a device. Statuses that are done already are not returned."""
+    """What the rest of the device server knows of a device. Endings that are done already are not returned.
+
+    state: "ready", "disabled" or "failed", then `error` says why. first_reading: made after connecting.
+    """
 
     name: str
     config: DeviceConfig
+    state: str
+    error: str
+    first_reading: Mapping[str, Mapping[str, Any]] | None
+
+    @property
+    def read_only(self) -> bool: ...
+    @property
+    def is_positioner(self) -> bool: ...
+    @property
+    def unit(self) -> str: ...
+    def can(self, method: str) -> bool:
+        """Whether the device has a method of this name."""
+
+    def has_own(self, method: str) -> bool:
+        """Whether the class has a method of its own, which may take long, instead of the library's."""
 
     def read(self) -> Mapping[str, Mapping[str, Any]]: ...
     def reads(self) -> Sequence[tuple[Read, tuple[str, ...]]]:
@@ -48,11 +66,9 @@ class DeviceAdapter(Protocol):
     def check_targets(self, targets: Sequence[float]) -> None: ...
     def permitted(self, func: str, *, assign: bool) -> Call: ...
     def call(self, call: Call, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any: ...
-    def has_own(self, method: str) -> bool:
-        """Whether the class has a method of its own, which may take long, instead of the library's."""
-
     def info(self) -> DeviceInfoMessage: ...
     def subscribe(self, changed: Callable[[str, Any, float], None]) -> None: ...
+    def destroy(self) -> None: ...
 
 
 class OphydAdapter:
@@ -149,6 +165,9 @@ class OphydAdapter:
             obj.low_limit_travel.put(low)
             obj.high_limit_travel.put(high)
         self._soft_limits = (low, high)
+
+    def can(self, method: str) -> bool:
+        return callable(getattr(type(self.obj), method, None))
 
     def has_own(self, method: str) -> bool:
         from ophyd.device import BlueskyInterface, Device

@@ -11,6 +11,7 @@ import concurrent.futures
 import contextlib
 import logging
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from bec_lib.broker import Batch, Delivery, Malformed
@@ -35,7 +36,7 @@ from bec_lib.messages import (
 )
 from bec_lib.service import Event, Service, ThreadedInbox
 from device_server import output, readings
-from device_server.adapter import OphydAdapter
+from device_server.adapter import DeviceAdapter
 from device_server.calls import CallDone, Calls
 from device_server.control import Control, StopFailed
 from device_server.dispatch import DispatchState, InFlight, Reply, Run
@@ -579,7 +580,7 @@ class DeviceServer:
         return None
 
     @property
-    def devices(self) -> dict[str, OphydAdapter]:
+    def devices(self) -> Mapping[str, DeviceAdapter]:
         return self._loader.in_force
 
 

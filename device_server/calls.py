@@ -15,7 +15,7 @@ from bec_lib.errors import DeviceError, ReasonCode
 from bec_lib.messages import DeviceInfoMessage, DeviceRPCMessage, ErrorInfo
 from device_server import failures, output
 from device_server.access import Call, Effect
-from device_server.adapter import OphydAdapter
+from device_server.adapter import DeviceAdapter
 from device_server.dispatch import DispatchState
 from device_server.instructions import Instructions, failure_of, usable
 
@@ -43,7 +43,7 @@ class Calls:
     server: str
     instructions: Instructions
     dispatch: DispatchState
-    devices: Callable[[], Mapping[str, OphydAdapter]]
+    devices: Callable[[], Mapping[str, DeviceAdapter]]
     post: Callable[[Any], None]
     active: dict[str, int] = field(default_factory=dict)
 
@@ -79,7 +79,7 @@ class Calls:
             self.active.pop(done.message.device, None)
 
     def _run(
-        self, adapter: OphydAdapter, call: Call, message: DeviceRPCMessage, key: str, entry_id: str
+        self, adapter: DeviceAdapter, call: Call, message: DeviceRPCMessage, key: str, entry_id: str
     ) -> None:
         done = CallDone(message, key, entry_id)
 
@@ -125,7 +125,7 @@ class Calls:
         else:
             lane.submit(message.func, work).add_done_callback(ran)
 
-    def _read_after(self, adapter: OphydAdapter, done: CallDone, *, described_anew: bool) -> None:
+    def _read_after(self, adapter: DeviceAdapter, done: CallDone, *, described_anew: bool) -> None:
         """What was changed is seen by everybody: read the device, then answer."""
 
         def look() -> None:

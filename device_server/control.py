@@ -9,14 +9,14 @@ from __future__ import annotations
 import functools
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from typing import Any
 
 from bec_lib.broker import Broker, Delivery, Malformed, StreamReader
 from bec_lib.endpoints import MessageEndpoints
 from bec_lib.messages import ControlKind, DeviceControlMessage
-from device_server.adapter import OphydAdapter
+from device_server.adapter import DeviceAdapter
 from device_server.dispatch import Epochs
 from device_server.lanes import Pool, Task
 
@@ -32,7 +32,7 @@ class Control:
         self,
         pool: Pool,
         *,
-        devices: Callable[[], dict[str, OphydAdapter]],
+        devices: Callable[[], Mapping[str, DeviceAdapter]],
         involved: Callable[[str | None], set[str]],
         seen: Callable[[], int],
         told: Callable[[Any], None],
@@ -130,11 +130,11 @@ class Control:
         self._pool.submit(run)
         return future
 
-    def _stop_in_turn(self, adapters: list[OphydAdapter]) -> None:
+    def _stop_in_turn(self, adapters: list[DeviceAdapter]) -> None:
         for adapter in adapters:
             self._stop_one(adapter)
 
-    def _stop_one(self, adapter: OphydAdapter) -> None:
+    def _stop_one(self, adapter: DeviceAdapter) -> None:
         try:
             adapter.stop()
         except Exception as error:
@@ -151,5 +151,5 @@ class StopFailed:
         self.why = why
 
 
-def _can_stop(adapter: OphydAdapter) -> bool:
-    return not adapter.read_only and adapter.state == "ready" and hasattr(adapter.obj, "stop")
+def _can_stop(adapter: DeviceAdapter) -> bool:
+    return not adapter.read_only and adapter.state == "ready" and adapter.can("stop")

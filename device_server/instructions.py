@@ -35,7 +35,7 @@ from bec_lib.messages import (
     UnstageDevices,
 )
 from device_server import failures, readings
-from device_server.adapter import OphydAdapter
+from device_server.adapter import DeviceAdapter
 from device_server.control import Control
 from device_server.lanes import WOKEN, Ending, FutureEnding, Lane, Pool, Steps, Task, Timers, Until
 from device_server.loader import Loader, Prepared, ScanInfo
@@ -85,7 +85,7 @@ class SessionChange:
 
     raw: dict[str, Any]
     version: int
-    dropped: list[OphydAdapter]
+    dropped: Sequence[DeviceAdapter]
     infos: dict[str, DeviceInfoMessage]
 
 
@@ -115,7 +115,7 @@ class Stopped(Exception):
 class _Source:
     """One call that gives the values of some columns. wanted: (column, signal, is float)."""
 
-    adapter: OphydAdapter
+    adapter: DeviceAdapter
     lane: Lane
     read: Callable[[], Mapping[str, Mapping[str, Any]]]
     wanted: list[tuple[int, str, bool]]
@@ -139,8 +139,8 @@ class StagedRun:
     """
 
     scan_id: str
-    staged: list[OphydAdapter]
-    triggered: list[OphydAdapter]
+    staged: list[DeviceAdapter]
+    triggered: list[DeviceAdapter]
     monitored: _Group
     baseline: _Group
     targets: dict[str, float] = field(default_factory=dict)
@@ -282,9 +282,9 @@ class Instructions:
         to_stage = [
             adapters[name]
             for name in dict.fromkeys([*action.monitored, *action.triggered, *action.owned])
-            if hasattr(adapters[name].obj, "stage")
+            if adapters[name].can("stage")
         ]
-        done: list[OphydAdapter] = []
+        done: list[DeviceAdapter] = []
         problems: list[ErrorInfo] = []
         try:
             results = yield from self._each(
@@ -361,7 +361,7 @@ class Instructions:
         self,
         message: DeviceInstructionMessage,
         operation: str,
-        function: Callable[[OphydAdapter], list[Ending]],
+        function: Callable[[DeviceAdapter], list[Ending]],
     ) -> Steps:
         run = self._run_of(message)
         having = [adapter for adapter in run.staged if adapter.has_own(operation)]
@@ -614,11 +614,11 @@ class Instructions:
     def _start_moves(
         self,
         message: DeviceInstructionMessage,
-        moving: Sequence[tuple[OphydAdapter, Any]],
+        moving: Sequence[tuple[DeviceAdapter, Any]],
         targets: dict[str, float],
-    ) -> list[tuple[OphydAdapter, Any, Ending]]:
+    ) -> list[tuple[DeviceAdapter, Any, Ending]]:
         """Send motors on their way; those that are to be waited for. What fails to start stops those that did."""
-        waits: list[tuple[OphydAdapter, Any, Ending]] = []
+        waits: list[tuple[DeviceAdapter, Any, Ending]] = []
         for adapter, target in moving:
             name = adapter.name
             lane = self.lane(name, writes=True)
@@ -644,7 +644,7 @@ class Instructions:
     def _arrive(
         self,
         message: DeviceInstructionMessage,
-        waits: Sequence[tuple[OphydAdapter, Any, Ending]],
+        waits: Sequence[tuple[DeviceAdapter, Any, Ending]],
         targets: dict[str, float],
     ) -> Steps:
         """Wait until all motors are there. The first that fails stops the others."""
@@ -665,7 +665,7 @@ class Instructions:
             self._control.stop_devices([other.name for other, _, left in waits if not left.done])
             raise Failed(failures.failure(error, adapter.name, f"reach {_number(adapter, target)}"))
 
-    def _trigger(self, message: DeviceInstructionMessage, adapters: list[OphydAdapter]) -> Steps:
+    def _trigger(self, message: DeviceInstructionMessage, adapters: list[DeviceAdapter]) -> Steps:
         """Trigger all; (device, ending) of those that take time."""
         results = yield from self._each(message, "trigger", adapters, lambda adapter: adapter.trigger())
         exposures = []
@@ -677,7 +677,7 @@ class Instructions:
         return exposures
 
     def _expose(
-        self, message: DeviceInstructionMessage, exposures: Sequence[tuple[OphydAdapter, Ending]]
+        self, message: DeviceInstructionMessage, exposures: Sequence[tuple[DeviceAdapter, Ending]]
     ) -> Steps:
         for adapter, ending in exposures:
             yield from self._finish(message, ending)
@@ -767,11 +767,11 @@ class Instructions:
         self,
         message: DeviceInstructionMessage | None,
         operation: str,
-        adapters: Sequence[OphydAdapter],
-        function: Callable[[OphydAdapter], Any],
+        adapters: Sequence[DeviceAdapter],
+        function: Callable[[DeviceAdapter], Any],
         *,
         writes: bool = True,
-        quick: Callable[[OphydAdapter], bool] = lambda adapter: True,
+        quick: Callable[[DeviceAdapter], bool] = lambda adapter: True,
     ) -> Steps:
         """[(device, result, error)]. Slow ones side by side on the pool, quick ones in series here.
 
@@ -880,7 +880,7 @@ class Instructions:
             f"the scan is not staged on the device server {self._server!r}, which has been started anew"
         )
 
-    def _usable(self, names: Iterable[str]) -> list[OphydAdapter]:
+    def _usable(self, names: Iterable[str]) -> list[DeviceAdapter]:
         """Devices by name. Raises Failed that names all that cannot be used, with the reasons."""
         problems = []
         found = []
@@ -893,7 +893,7 @@ class Instructions:
             raise Failed(_joined(problems))
         return found
 
-    def _motors_of(self, run: StagedRun, action: RunPoints) -> list[tuple[OphydAdapter, list[float]]]:
+    def _motors_of(self, run: StagedRun, action: RunPoints) -> list[tuple[DeviceAdapter, list[float]]]:
         adapters = self._usable(action.positions)
         problems = []
         motors = []
@@ -915,16 +915,14 @@ class Instructions:
             raise Failed(_joined(problems))
         return motors
 
-    def _group(self, adapters: Sequence[OphydAdapter], described: Mapping[str, Any]) -> _Group:
+    def _group(self, adapters: Sequence[DeviceAdapter], described: Mapping[str, Any]) -> _Group:
         keys: list[tuple[str, str]] = []
-        floats: list[bool] = []
         sources: list[_Source] = []
         for adapter in adapters:
             columns = {}
             for signal in described[adapter.name][0].signals:
                 columns[signal.signal] = (len(keys), signal.dtype.startswith("float") and not signal.shape)
                 keys.append((adapter.name, signal.signal))
-                floats.append(columns[signal.signal][1])
             for read, signals in adapter.reads():
                 wanted = [
                     (columns[signal][0], signal, columns[signal][1])
@@ -933,7 +931,7 @@ class Instructions:
                 ]
                 if wanted:
                     sources.append(_Source(adapter, self.lane(adapter.name), read, wanted))
-        return _Group(readings.Columns(tuple(keys), tuple(floats)), sources)
+        return _Group(readings.Columns(tuple(keys)), sources)
 
     def _finished(
         self, message: DeviceInstructionMessage, result: Any, error: BaseException | None
@@ -998,7 +996,7 @@ class _Submitted:
         return None if self._future.exception() is not None else self._future.result()
 
 
-def usable(devices: Mapping[str, OphydAdapter], name: str, server: str) -> OphydAdapter:
+def usable(devices: Mapping[str, DeviceAdapter], name: str, server: str) -> DeviceAdapter:
     """A device that can be used now. Raises DeviceError with the reason."""
     adapter = devices.get(name)
     if adapter is None:
@@ -1020,7 +1018,7 @@ def usable(devices: Mapping[str, OphydAdapter], name: str, server: str) -> Ophyd
     return adapter
 
 
-def _stage_afresh(adapter: OphydAdapter) -> list[Ending]:
+def _stage_afresh(adapter: DeviceAdapter) -> list[Ending]:
     """Stage; a device that an earlier scan left staged is unstaged first."""
     try:
         return adapter.stage()
@@ -1069,7 +1067,7 @@ def _joined(problems: Sequence[ErrorInfo]) -> ErrorInfo:
     )
 
 
-def _number(adapter: OphydAdapter, target: Any) -> str:
+def _number(adapter: DeviceAdapter, target: Any) -> str:
     try:
         text = f"{float(target):.6g}"
     except (TypeError, ValueError):

@@ -17,7 +17,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -26,7 +26,7 @@ from bec_lib.devices import DeviceConfig, build_order, validate_devices
 from bec_lib.errors import BECError, ConfigError
 from bec_lib.plugins import DEVICES, import_object, load_plugins
 from device_server import failures
-from device_server.adapter import OphydAdapter
+from device_server.adapter import DeviceAdapter, OphydAdapter
 
 log = logging.getLogger(__name__)
 
@@ -629,7 +629,7 @@ def enter_thread() -> None:
         epics.ca.use_initial_context()
 
 
-def destroy_all(adapters: list[OphydAdapter], then: Callable[[], None] = lambda: None) -> None:
+def destroy_all(adapters: Sequence[DeviceAdapter], then: Callable[[], None] = lambda: None) -> None:
     """Let go of devices in a thread of its own: it may take long, and nobody waits for it."""
     if not adapters:
         return

@@ -58,10 +58,6 @@ class Publisher:
                 self._awake = True
         return found
 
-    def is_due(self, device: str, now: float) -> bool:
-        """Whether a reading that was made anyway may be published."""
-        return self._published.get(device, -self._interval()) + self._interval() <= now
-
     def publish(self, device: str, reading: Mapping[str, Any], now: float) -> dict[str, Any]:
         """A reading is being published with something else; what is to be sent."""
         self._latest[device] = {**self._latest.get(device, {}), **reading}

@@ -27,7 +27,6 @@ class Columns:
     """The columns of a group of devices, in order. keys[k]: (device, signal) of column k."""
 
     keys: tuple[tuple[str, str], ...]
-    is_float: tuple[bool, ...] = ()
 
     def as_reading(self, values: Sequence[Any], times: Sequence[Any]) -> dict[str, dict[str, dict[str, Any]]]:
         """One row as device -> signal -> {value, timestamp}; columns without a value are left out."""

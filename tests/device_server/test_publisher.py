@@ -59,7 +59,6 @@ def test_a_reading_that_is_published_with_something_else_counts() -> None:
         "m_sp": {"value": 5, "timestamp": 1.0},
     }
     assert publisher.due(20.0) == {}
-    assert not publisher.is_due("m", 10.0) and publisher.is_due("m", 20.0)
 
 
 def test_what_cannot_travel_is_left_out() -> None:
