@@ -657,6 +657,9 @@ class ScanServer:
             return
         server = self._change_ids.pop(reply.instruction_id)
         before = self._change
+        if s.is_to_repeat(before, reply):
+            self._tell_server(server, before.prepare[server], turn)
+            return
         changed = s.take_reply(before, server, reply)
         self._move_change(changed, turn, entered=changed.stage is not before.stage)
 
@@ -666,14 +669,7 @@ class ScanServer:
             return
         self._change_ids = {}
         for server, action in s.actions(change).items():
-            instruction_id = self._service.new_id()
-            self._change_ids[instruction_id] = server
-            turn.batch.append(
-                MessageEndpoints.device_instructions(server),
-                DeviceInstructionMessage(
-                    instruction_id=instruction_id, run_epoch=next(self._epochs), action=action
-                ),
-            )
+            self._tell_server(server, action, turn)
         now = self._service.clock.monotonic()
         self._change_due, self._change_ends, self._silent_since = now + LOOK_S, now + change.patience_s, None
         if not change.prepare and change.stage is s.Stage.PREPARING:
@@ -702,6 +698,16 @@ class ScanServer:
         replies = [MessageEndpoints.device_instructions_response(server) for server in change.prepare]
         turn.afterwards.append(lambda: self._inbox.forget(*replies))
         self._apply(q.Configuring(""), turn)
+
+    def _tell_server(self, server: str, action: s.SessionAction, turn: Turn) -> None:
+        instruction_id = self._service.new_id()
+        self._change_ids[instruction_id] = server
+        turn.batch.append(
+            MessageEndpoints.device_instructions(server),
+            DeviceInstructionMessage(
+                instruction_id=instruction_id, run_epoch=next(self._epochs), action=action
+            ),
+        )
 
     def _look_after_change(self, change: s.Change, now: float, turn: Turn) -> None:
         """Device servers owe replies: give the change up if one does not run, or takes too long."""

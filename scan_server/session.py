@@ -142,6 +142,18 @@ def take_reply(change: Change, server: str, reply: DeviceInstructionResponse) ->
     return change
 
 
+def is_to_repeat(change: Change, reply: DeviceInstructionResponse) -> bool:
+    """Did a device server start anew before it came to preparing? Then it is asked again; a lost commit is not, because
+    what was prepared is gone.
+    """
+    return (
+        change.stage is Stage.PREPARING
+        and reply.status is InstructionStatus.STOPPED
+        and reply.error is not None
+        and reply.error.code is ReasonCode.SERVICE_DOWN
+    )
+
+
 def refuse(change: Change, problem: str, code: ReasonCode = ReasonCode.CONFIG) -> Change:
     """Give the change up; the session in force stays."""
     return replace(change, stage=Stage.REFUSED, problem=problem, code=code)

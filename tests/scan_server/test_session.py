@@ -74,6 +74,20 @@ def test_one_server_that_cannot_rolls_all_back(status: InstructionStatus) -> Non
     assert all(isinstance(action, RollbackSession) for action in s.actions(made).values())
 
 
+def test_a_server_that_was_just_starting_is_asked_again() -> None:
+    made = change(ConfigAction.SET, {"x": raw()})
+    down = DeviceInstructionResponse(
+        instruction_id="i",
+        status=InstructionStatus.STOPPED,
+        error=ErrorInfo(error_message="started anew", code=ReasonCode.SERVICE_DOWN),
+    )
+    assert s.is_to_repeat(made, down)
+    assert not s.is_to_repeat(made, reply(status=InstructionStatus.STOPPED))
+    for server in ("main", "far"):
+        made = s.take_reply(made, server, reply({}))
+    assert made.stage is s.Stage.COMMITTING and not s.is_to_repeat(made, down)
+
+
 def test_an_update_merges_fields_and_builds_only_what_changed() -> None:
     made = change(ConfigAction.UPDATE, {"a": {"readOnly": True}})
     assert made.session.devices["a"]["readOnly"] is True and made.session.devices["a"]["deviceClass"] == "a.B"
