@@ -228,6 +228,7 @@ class LiveView:
         self._rate_from: tuple[float, int] | None = None
         self._presses = 0
         self._pause_asked = False
+        self._was_paused = False
         self._shown = report.rows_shown  # what was seen before a pause is not printed again
         self._fits_shown = 0
         self._fit_text = ""
@@ -302,6 +303,12 @@ class LiveView:
             return False
         self._show_progress(live)
         self._watch(live)
+        if scan.status == "paused":
+            self._was_paused = True
+        elif self._was_paused:
+            # It goes on: the next Ctrl-C is a first one again.
+            self._was_paused = False
+            self._presses = 0
         if scan.status == "paused" and self._pause_asked and self._options.return_when_paused:
             self._pause_asked = False
             done, total = points.count, scan.num_points

@@ -25,6 +25,7 @@ from bec_lib.messages import (
 )
 
 KEPT_SCANS = 100
+STAGING_S = 2.0
 
 
 class LiveSignal:
@@ -124,9 +125,16 @@ class LiveData:
 
     def __getitem__(self, name: str) -> LiveDevice:
         devices = self._devices()
+        if self._points.schema is None:
+            # A scan that was just accepted tells its columns in a moment.
+            self._points.pull(block_s=STAGING_S)
+            devices = self._devices()
+        if not devices:
+            raise KeyError(
+                f"{name!r} cannot be told yet: the scan has not begun, or its devices are not staged"
+            )
         if name not in devices:
-            known = ", ".join(devices) or "none yet: its devices are not staged"
-            raise KeyError(f"{name!r} is not read at the points of this scan; read are {known}")
+            raise KeyError(f"{name!r} is not read at the points of this scan; read are {', '.join(devices)}")
         return devices[name]
 
     def __getattr__(self, name: str) -> LiveDevice:

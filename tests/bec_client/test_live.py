@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from rich.live import Live
+from rich.text import Text
 
-from bec_client.live import LiveTable, LiveUpdates
+from bec_client.live import LiveTable, LiveUpdates, LiveView
 from bec_client.report import ScanInterruption
 from bec_client.scan_item import Points
 from bec_lib import messages as m
@@ -167,6 +169,35 @@ def test_a_script_stays_with_a_paused_scan(
     shown.join(10)
     assert not shown.is_alive()
     assert report.status == "COMPLETED"
+
+
+def test_after_a_resume_the_next_ctrl_c_is_a_first_one(
+    bec: Any, fleet: Any, screen: io.StringIO, monkeypatch: Any
+) -> None:
+    fleet.hold = 3
+    report = bec.scans.line_scan(bec.devices.samx, -1, 1, steps=5, hide_report=True)
+    pull = report.scan.points.pull
+    pressed = threading.Event()
+    resumed = threading.Event()
+
+    def press(block_s: float | None = None) -> int:
+        count = pull(min(block_s, 0.05) if block_s else block_s)
+        if count == 3 and not pressed.is_set():
+            pressed.set()
+            raise KeyboardInterrupt
+        if report.scan.status == "paused" and not resumed.is_set():
+            resumed.set()
+            report.scan.on_status(report.scan.status_message.model_copy(update={"status": m.ScanState.OPEN}))
+            view._was_paused = True  # seen by the turn before
+        return count
+
+    monkeypatch.setattr(report.scan.points, "pull", press)
+    view = LiveView(bec, report, bec.live_updates.console, bec.live_updates)
+    with Live(Text(""), console=bec.live_updates.console, auto_refresh=False) as live:
+        while not resumed.is_set() or view._presses:
+            view._look(live)
+    assert [command.action.value for command in fleet.commands] == ["deferred_pause"]
+    assert view._presses == 0
 
 
 def test_a_lost_broker_is_waited_for(bec: Any, screen: io.StringIO, monkeypatch: Any) -> None:
