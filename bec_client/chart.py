@@ -148,7 +148,7 @@ def _x_axis(low: float, high: float, columns: int, margin: int, label: str) -> l
     axis = ["─"] * columns
     texts = [" "] * (columns + 8)
     end = -1
-    for value in ticks(min(low, high), max(low, high), max(2, columns // 12)):
+    for value in ticks(min(low, high), max(low, high), max(3, columns // 12)):
         place = round((value - low) / ((high - low) or 1.0) * (columns - 1))
         axis[place] = "┬"
         text = tick_text(value)

@@ -189,7 +189,8 @@ def _shell(user: str | None, no_start: bool) -> None:
     client = _client(user)
     try:
         client.start()
-        alive = bool(client.service_status.get().get("scan_server") or client.service_status["supervisor"])
+        # After a crash the supervisor brings it back; only a fleet that is not there at all is started.
+        alive = any(client.service_status.get().values())
     except BrokerError:
         if not service_config.is_embedded:
             raise
@@ -405,7 +406,7 @@ def status(config: ConfigOption = None, debug: DebugOption = False, as_json: Jso
                     shown = ", ".join(value) if isinstance(value, dict) else str(value)
                     grid.add_row(f"[cyan]{key}", shown)
             show(grid)
-            show(service_table(services))
+            show(service_table(services, client.service_status.ends()))
             show(queue_table(client.queue.status))
         if any(state is None for state in services.values()):
             raise typer.Exit(FAILED)

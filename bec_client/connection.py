@@ -13,7 +13,8 @@ import time
 import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from bec_lib.broker import Broker, Delivery, Malformed, StreamReader
 from bec_lib.clock import SystemClock
@@ -34,6 +35,8 @@ from bec_lib.messages import (
 )
 
 log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 WATCH_S = 1.0  # while nothing comes, how often the heartbeats are looked at
 PATIENCE_S = 30.0  # a service that is silent for so long is given up
@@ -159,7 +162,7 @@ class Connection:
         while True:
             now = time.monotonic()
             if timeout is not None and now - started >= timeout:
-                doing = "; ".join(filter(None, (self.services.busy_with(role) for role in needs)))
+                doing = self._doing(needs)
                 raise DeadlineExceeded(
                     f"{what} was not done within {timeout:g} s{'; ' + doing if doing else ''}. "
                     "It may still be going on; `bec status` shows who is at work."
@@ -173,17 +176,19 @@ class Connection:
                     )
                     noticed = True
                 if now - silent_since > patience_s:
-                    raise ServiceDown(self.services.sentence(missing, what))
+                    raise ServiceDown(
+                        self._unless_broken(partial(self.services.sentence, missing, what), what)
+                    )
             else:
                 silent_since = None
                 if notice and not noticed and now - started > NOTICE_S:
-                    doing = "; ".join(filter(None, (self.services.busy_with(role) for role in needs)))
+                    doing = self._doing(needs)
                     self.notify(
                         f"still waiting for {what}{' (' + doing + ')' if doing else ''}; Ctrl-C to stop"
                     )
                     noticed = True
             if is_lost is not None and not missing:
-                lost = lost + 1 if is_lost() else 0
+                lost = lost + 1 if self._unless_broken(is_lost, False) else 0
                 if lost >= 2 and not event.is_set():
                     raise ServiceDown(f"{what} is not known to the services any more; please ask again")
             left = WATCH_S if timeout is None else min(WATCH_S, max(0.001, started + timeout - now))
@@ -195,6 +200,20 @@ class Connection:
             return list(self.services.missing(roles))
         except BrokerError:
             return ["broker (Redis)"]
+
+    def _doing(self, roles: list[str]) -> str:
+        return self._unless_broken(
+            lambda: "; ".join(filter(None, (self.services.busy_with(role) for role in roles))),
+            "Redis cannot be reached",
+        )
+
+    @staticmethod
+    def _unless_broken(ask: Callable[[], _T], otherwise: _T) -> _T:
+        """The answer, or something else while the broker cannot be asked."""
+        try:
+            return ask()
+        except BrokerError:
+            return otherwise
 
     # The reader thread
 

@@ -194,7 +194,10 @@ def clock_time(seconds: float) -> str:
 # Tables
 
 
-def service_table(services: Mapping[str, StatusMessage | None]) -> RenderableType:
+def service_table(
+    services: Mapping[str, StatusMessage | None], ends: Mapping[str, str] | None = None
+) -> RenderableType:
+    """ends: why silent services ended."""
     made = Rows(
         "Services",
         "service",
@@ -207,7 +210,7 @@ def service_table(services: Mapping[str, StatusMessage | None]) -> RenderableTyp
     now = time.time()
     for role, status in services.items():
         if status is None:
-            made.add_row(role, state("silent"), "", "", "", "")
+            made.add_row(role, state("silent"), "", "", "", (ends or {}).get(role, ""))
             continue
         doing = status.message
         if status.busy is not None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 from bec_client import BECClient
 from bec_lib import messages as m
 from bec_lib.endpoints import MessageEndpoints as Endpoints
-from bec_lib.errors import BrokerError, ConfigError, ParameterError
+from bec_lib.errors import BrokerError, ConfigError, ParameterError, ServiceDown
 from bec_lib.service.config import ServiceConfig
 
 
@@ -82,6 +84,34 @@ def test_service_status_tells_who_is_silent(bec: Any, fleet: Any) -> None:
     assert bec.service_status["scan_server"].pid == 1
     lines = str(bec.service_status).splitlines()
     assert any("file_writer" in line and "silent" in line for line in lines)
+
+
+def supervisor(fleet: Any, *events: tuple[str, str]) -> None:
+    for event, reason in events:
+        message = m.SupervisorMessage(
+            service="device_server", event=event, reason=reason, timestamp=time.time()
+        )
+        fleet.broker.append(Endpoints.supervisor_events, message)
+
+
+def test_a_service_that_is_down_says_why_it_ended(bec: Any, fleet: Any) -> None:
+    fleet.alive.remove("device_server")
+    fleet.beat()
+    supervisor(fleet, ("ended", "killed by signal 9 (out of memory?)"), ("stopped", ""))
+    with pytest.raises(ServiceDown, match=r"device_server ended: killed by signal 9 \(out of memory\?\)"):
+        bec.devices.samx.read()
+    assert "killed by signal 9" in str(bec.service_status)
+
+
+def test_a_service_that_is_being_restarted_is_waited_for(bec: Any, fleet: Any) -> None:
+    fleet.alive.remove("device_server")
+    fleet.beat()
+    supervisor(fleet, ("ended", "killed by signal 9"), ("restarted", ""))
+    fleet.calls[("samx", "read")] = {"samx": {"value": 1.0, "timestamp": 1e9}}
+    back = threading.Timer(0.3, lambda: (fleet.alive.add("device_server"), fleet.beat()))
+    back.start()
+    assert bec.devices.samx.read()["samx"]["value"] == 1.0
+    back.join()
 
 
 def test_stopping_all_devices_goes_past_the_scan_server(bec: Any, fleet: Any) -> None:
