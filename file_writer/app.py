@@ -348,6 +348,7 @@ class WriterApp:
                 scan_number=status.scan_number,
             ),
         ).commit()
+        file.live.get_ready()
 
     def _rows(self, file: _File) -> list[np.ndarray]:
         assert file.live is not None

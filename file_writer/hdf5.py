@@ -179,17 +179,25 @@ class LiveFile:
             self._file.start_swmr_write()
             self._started = True
 
+    def get_ready(self) -> None:
+        """Open what takes rows, so that the first ones are written as quickly as the others.
+
+        Not before `start`: HDF5 takes its time to begin SWMR mode if many datasets are open.
+        """
+        with told_as_storage_error("opening", self.path):
+            for item in self._growing:
+                if item.dataset is None:
+                    item.dataset = h5d.open(self._file, item.place)
+
     def append(self, rows: Sequence[np.ndarray]) -> None:
         """Add rows: one array for each of `columns`, all with the same first dimension."""
         if not rows or not len(rows[0]):
             return
+        self.get_ready()
         count, first = len(rows[0]), self.rows
         spaces: dict[tuple[int, ...], tuple[Any, Any]] = {}
         with told_as_storage_error("writing", self.path):
             for item, data in zip(self._growing, rows, strict=True):
-                if item.dataset is None:
-                    # Not before: HDF5 takes its time to begin SWMR mode if many datasets are open.
-                    item.dataset = h5d.open(self._file, item.place)
                 found = spaces.get(item.shape)
                 if found is None:
                     memory = h5s.create_simple((count, *item.shape))

@@ -61,7 +61,8 @@ class Session:
     """One scan's file.
 
     rows: blocks not yet written. received: points taken in so far. made_with: the schema versions that the
-    file was made for. flush_at: when rows are to be written. retry_at, failures, failed_since: of the
+    file was made for. written_at: when rows were last written, or the file published; flush_at: when the
+    next ones are to be. retry_at, failures, failed_since: of the
     attempts that failed; error: why the last one did.
     """
 
@@ -121,8 +122,7 @@ def take(session: Session, message: Message, now: float, flush_s: float) -> Sess
                 return session
             flush_at = session.flush_at
             if not session.rows:
-                earliest = now if session.written_at is None else session.written_at + flush_s
-                flush_at = max(now, earliest)
+                flush_at = now if session.written_at is None else max(now, session.written_at + flush_s)
             return replace(
                 session,
                 rows=(*session.rows, message),
@@ -159,7 +159,8 @@ def done(session: Session, step: Step, now: float) -> Session:
         case Step.MAKE:
             return replace(session, phase=Phase.MADE, made_with=frozenset(session.schemas))
         case Step.PUBLISH:
-            return replace(session, phase=Phase.OPEN)
+            # Published is as good as written: a scan that runs quickly has its first points written together.
+            return replace(session, phase=Phase.OPEN, written_at=now)
         case Step.WRITE:
             return replace(session, rows=(), flush_at=None, written_at=now)
         case Step.FINISH:

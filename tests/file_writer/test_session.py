@@ -73,23 +73,23 @@ def test_points_do_not_wait_for_a_late_baseline() -> None:
     assert next_step(taken(session, points_of(SCHEMA, 0, 1)), 0.0) is Step.PUBLISH
 
 
-def test_the_first_points_are_written_at_once_and_later_ones_after_a_pause() -> None:
+def test_points_that_come_long_after_the_last_writing_are_written_at_once() -> None:
     session = stepped(taken(opened(), points_of(SCHEMA, 0, 1), now=5.0), Step.WRITE, now=5.0)
-    session = taken(session, points_of(SCHEMA, 1, 1), now=5.03)
-    session = taken(session, points_of(SCHEMA, 2, 1), now=5.06)
 
-    assert next_step(session, 5.06) is None
-    assert session.due() == pytest.approx(5.1)
-    session = stepped(session, Step.WRITE, now=5.1)
+    assert next_step(taken(session, points_of(SCHEMA, 1, 1), now=60.0), 60.0) is Step.WRITE
+
+
+def test_points_in_quick_succession_wait_and_are_written_together() -> None:
+    session = taken(opened(), points_of(SCHEMA, 0, 1), now=0.03)
+    session = taken(session, points_of(SCHEMA, 1, 2), now=0.06)
+
+    assert next_step(session, 0.06) is None
+    assert session.due() == pytest.approx(0.1)
+    session = stepped(session, Step.WRITE, now=0.1)
     assert session.rows == ()
     assert session.received == 3
     assert session.due() is None
-
-
-def test_after_a_long_pause_points_are_written_at_once_again() -> None:
-    session = stepped(taken(opened(), points_of(SCHEMA, 0, 1)), Step.WRITE)
-
-    assert next_step(taken(session, points_of(SCHEMA, 1, 1), now=60.0), 60.0) is Step.WRITE
+    assert taken(session, points_of(SCHEMA, 3, 1), now=0.11).due() == pytest.approx(0.2)
 
 
 def test_points_that_came_before_are_not_taken_twice() -> None:
