@@ -190,6 +190,8 @@ class Broker:
         self._acquire = self.redis.register_script(scripts.ACQUIRE)
         self._prefix = f"bec:{deployment}:"
         self._closing = False
+        # Do reads wait for a lost connection, as batches under a lease do (services), or raise at once (clients)?
+        self.is_patient = False
 
     # Keys
 
@@ -284,7 +286,7 @@ class Broker:
             return []
         for endpoint in wanted:
             self.check(endpoint, Kind.LATEST)
-        raw = self._guarded(lambda: self.redis.mget([self.key(endpoint) for endpoint in wanted]))
+        raw = self._reading(lambda: self.redis.mget([self.key(endpoint) for endpoint in wanted]))
         result: list[Delivery | None] = []
         for endpoint, data in zip(wanted, cast("list[bytes | None]", raw), strict=True):
             if data is None:
@@ -309,7 +311,7 @@ class Broker:
         by_key = {self.key(endpoint).encode(): endpoint for endpoint in cursors}
         streams = {self.key(endpoint): cursor for endpoint, cursor in cursors.items()}
         block = None if block_s is None else max(1, int(min(block_s, self.longest_block_s) * 1000))
-        reply = self._guarded(lambda: self.redis.xread(cast(Any, streams), count=count, block=block))
+        reply = self._reading(lambda: self.redis.xread(cast(Any, streams), count=count, block=block))
         return self._entries(by_key, reply)
 
     def entries(
@@ -325,20 +327,20 @@ class Broker:
         self.check(endpoint, Kind.STREAM)
         key = self.key(endpoint)
         if newest:
-            raw = self._guarded(lambda: self.redis.xrevrange(key, last, first, count=count))
+            raw = self._reading(lambda: self.redis.xrevrange(key, last, first, count=count))
             rows = list(reversed(cast("list[Any]", raw)))
         else:
-            rows = cast("list[Any]", self._guarded(lambda: self.redis.xrange(key, first, last, count=count)))
+            rows = cast("list[Any]", self._reading(lambda: self.redis.xrange(key, first, last, count=count)))
         return [self.decode(endpoint, _text(entry_id), fields.get(FIELD, b"")) for entry_id, fields in rows]
 
     def last_id(self, endpoint: Endpoint) -> str:
         """The id of a stream's last entry, "0-0" if it is empty: read after it to see only what is new."""
-        rows = cast("list[Any]", self._guarded(lambda: self.redis.xrevrange(self.key(endpoint), count=1)))
+        rows = cast("list[Any]", self._reading(lambda: self.redis.xrevrange(self.key(endpoint), count=1)))
         return _text(rows[0][0]) if rows else "0-0"
 
     def cursors(self, role: str) -> dict[str, str]:
         """Endpoint key -> how far the role has read, as committed by `Batch.cursor`."""
-        raw = self._guarded(lambda: self.redis.hgetall(self.cursor_key(role)))
+        raw = self._reading(lambda: self.redis.hgetall(self.cursor_key(role)))
         return {_text(key): _text(value) for key, value in cast("dict[bytes, bytes]", raw).items()}
 
     def decode(self, endpoint: Endpoint, entry_id: str, data: bytes) -> Delivery | Malformed:
@@ -426,6 +428,9 @@ class Broker:
             for entry_id, fields in rows:
                 found.append(self.decode(endpoint, _text(entry_id), fields.get(FIELD, b"")))
         return found
+
+    def _reading(self, call: Callable[[], Any]) -> Any:
+        return self._persist(call) if self.is_patient else self._guarded(call)
 
     def _persist(self, call: Callable[[], Any]) -> Any:
         """Repeat over lost connections until `give_up_after_s`. Only for calls that may be repeated."""

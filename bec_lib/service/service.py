@@ -287,6 +287,7 @@ def run(
         )
         clock = SystemClock()
         broker = Broker(config.broker_settings, config.deployment, Sender(role, new_id(clock)), clock=clock)
+        broker.is_patient = True
         broker.wait_until_reachable(config.broker_settings.give_up_after_s)
         for warning in broker.server_warnings():
             log.warning("%s", warning)
