@@ -740,7 +740,10 @@ class Supervisor:
             was_up, self._redis_ready = self._redis_restarts > 0, True
             self._say({"event": "redis", "version": self._redis_version, "pid": self._redis_pid})
             if was_up and self._broker is not None:
-                self._alarm(f"Redis runs again (process {self._redis_pid}).", major=False)
+                self._alarm(
+                    f"Redis {self._redis_failure or 'ended'} and runs again (process {self._redis_pid}).",
+                    major=False,
+                )
         elif self._wave is None:
             self._redis_ready = False
             self._redis_failure = text

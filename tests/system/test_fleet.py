@@ -94,13 +94,35 @@ def test_a_killed_service_is_back_within_two_seconds_and_the_next_scan_works(
     wait_until(lambda: mortal.row(role)["state"] == "RUNNING", 10.0, f"{role} says RUNNING")
     row = mortal.row(role)
     assert "SIGKILL" in row["reason"]
-    assert row["restarts"] == 1
+    assert row["restarts"] == before["restarts"] + 1
     with BECClient(mortal.config) as client:
         client.live_updates.enabled = False
         samx = client.device_manager.devices.samx
         report = client.scans.line_scan(samx, 0, 0.2, steps=5, exp_time=0.001, relative=False)
         report.wait(timeout=30)
         check_line(report.scan.file_path, 0, 0.2, 5)
+
+
+@pytest.mark.parametrize("victim", [*ROLES, "redis", "keeper"])
+def test_a_scan_survives_the_death_of_anybody_with_every_point_once(
+    mortal: TemporaryFleet, victim: str
+) -> None:
+    """Killed between the first and the last point: the client's own count of points tells when."""
+    from bec_client import BECClient
+
+    with BECClient(mortal.config) as client:
+        client.live_updates.enabled = False
+        samx = client.device_manager.devices.samx
+        report = client.scans.line_scan(samx, -0.5, 0.5, steps=61, exp_time=0.01, relative=False)
+        wait_until(lambda: len(report.scan.live_data) >= 5, 10.0, "five points")
+        assert not report.done
+        status = mortal.status()
+        pids = {row["service"]: row["pid"] for row in status["services"]}
+        pids |= {"redis": status["redis"]["pid"], "keeper": status["supervisor"]["keeper"]}
+        os.kill(pids[victim], signal.SIGKILL)
+        report.wait(timeout=60)
+        assert report.scan.status == "closed"
+        check_line(report.scan.file_path, -0.5, 0.5, 61)
 
 
 def test_a_killed_supervisor_takes_the_services_down(new_fleet: Callable[..., TemporaryFleet]) -> None:
