@@ -30,10 +30,21 @@ class StreamReader:
     deliver: gets a list of entries, oldest first within each stream, never an empty one. Owned state: the
     cursors, by the reader's thread; other threads ask for changes through `follow` and `forget`, which return
     when the change is in force.
+    failed: told what ended the thread, if anything but `stop` does; a reader that ends unnoticed would leave its
+    owner deaf.
     """
 
-    def __init__(self, broker: Broker, deliver: Deliver, *, name: str = "stream-reader", count: int = 1000):
+    def __init__(
+        self,
+        broker: Broker,
+        deliver: Deliver,
+        *,
+        name: str = "stream-reader",
+        count: int = 1000,
+        failed: Callable[[BaseException], None] | None = None,
+    ):
         self._broker = broker
+        self._failed = failed
         self._deliver = deliver
         self._count = count
         self._wanted: dict[Endpoint, str | None] = {}
@@ -43,7 +54,7 @@ class StreamReader:
         self._mutex = threading.Lock()
         self._client = broker.connect_own()
         self._client_id: int | None = None
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread = threading.Thread(target=self._guarded_run, name=name, daemon=True)
 
     def start(self) -> StreamReader:
         self._thread.start()
@@ -99,6 +110,16 @@ class StreamReader:
                     "the reader could not be woken; it wakes by itself within %s s",
                     self._broker.longest_block_s,
                 )
+
+    def _guarded_run(self) -> None:
+        try:
+            self._run()
+        except BaseException as error:  # noqa: BLE001 - handed to the owner, whatever it is
+            if self._stopping.is_set():
+                return
+            log.critical("reading streams has ended", exc_info=True)
+            if self._failed is not None:
+                self._failed(error)
 
     def _run(self) -> None:
         cursors: dict[str, str] = {}

@@ -67,11 +67,14 @@ class DirectInbox:
 
 
 class ThreadedInbox:
-    """A queue, fed by a `StreamReader` and by `post`."""
+    """A queue, fed by a `StreamReader` and by `post`. `take` raises what ended the reader, if that ever happens: a
+    service that hears nothing any more must not look healthy.
+    """
 
     def __init__(self, broker: Broker, *, name: str = "reader"):
         self._queue: queue.SimpleQueue[list[Event]] = queue.SimpleQueue()
-        self._reader = StreamReader(broker, self._queue.put, name=name)
+        self._broken: BaseException | None = None
+        self._reader = StreamReader(broker, self._queue.put, name=name, failed=self._break)
         self._reader.start()
 
     def post(self, event: Event) -> None:
@@ -98,6 +101,8 @@ class ThreadedInbox:
             found = list(self._queue.get(timeout=max(0.0, timeout_s)))
         except queue.Empty:
             return []
+        if self._broken is not None:
+            raise self._broken
         while True:
             try:
                 found += self._queue.get_nowait()
@@ -106,3 +111,7 @@ class ThreadedInbox:
 
     def close(self) -> None:
         self._reader.stop()
+
+    def _break(self, error: BaseException) -> None:
+        self._broken = error
+        self._queue.put([])

@@ -119,3 +119,31 @@ def test_an_alarm_is_kept_for_late_listeners() -> None:
     found = fake_broker(server).read({MessageEndpoints.alarm: "0"})
     assert found[0].message.info.error_message == "the disk is full"  # type: ignore[union-attr]
     assert found[0].message.severity is m.Severity.MAJOR  # type: ignore[union-attr]
+
+
+def test_a_service_that_can_hear_nothing_any_more_ends() -> None:
+    """The reader's thread is made to break as a fault in it would; without `failed` the loop would beat on for ever."""
+    server = fake_server()
+    service = make_service(fake_broker(server, service="file_writer"), threaded=True)
+    app = Recorder(service)
+    ended: list[BaseException] = []
+
+    def loop() -> None:
+        try:
+            service.loop(app)
+        except RuntimeError as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=loop)
+    thread.start()
+    assert app.started.wait(5)
+    service.broker._entries = broken  # type: ignore[method-assign,assignment]
+    fake_broker(server).append(MessageEndpoints.file_event, message(1))
+    thread.join(5)
+    assert not thread.is_alive()
+    assert "a fault in the reader" in str(ended[0])
+    assert app.stopped
+
+
+def broken(*_: Any) -> None:
+    raise RuntimeError("a fault in the reader")
