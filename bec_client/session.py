@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import threading
+import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from bec_client.scans import plain_argument
 from bec_client.services import device_server_role
 from bec_lib.broker import Delivery
 from bec_lib.endpoints import MessageEndpoints as Endpoints
-from bec_lib.errors import BECError, DeviceError, UnknownDevice
+from bec_lib.errors import BECError, DeviceError, ReasonCode, UnknownDevice
 from bec_lib.messages import (
     DeviceInfoMessage,
     DeviceRPCMessage,
@@ -30,6 +31,11 @@ from bec_lib.scans.signature import did_you_mean
 
 if TYPE_CHECKING:
     from bec_client.client import BECClient
+
+
+LOOK_AGAIN_S = 1.0
+# Verbs that change nothing, and may be repeated.
+READS = frozenset({"read", "get", "describe", "read_configuration", "describe_configuration"})
 
 
 class Status:
@@ -138,6 +144,7 @@ class Session:
         self._message: DeviceSessionMessage | None = None
         self._entries: dict[str, Entry] = {}
         self._stale = True
+        self._look_again: float | None = None
 
     def on_session(self, message: DeviceSessionMessage) -> None:
         """By the reader thread: the session has changed; it is loaded when it is next used."""
@@ -150,11 +157,12 @@ class Session:
         return self._message
 
     def entries(self) -> dict[str, Entry]:
-        if not self._stale:
+        if not self._stale and (self._look_again is None or time.monotonic() < self._look_again):
             return self._entries
         with self._mutex:
             broker = self._client.broker
             self._stale = False
+            self._look_again = None
             found = broker.get(Endpoints.device_session)
             session: DeviceSessionMessage | None = found.message if found else None
             names = list(session.devices) if session else []
@@ -167,8 +175,8 @@ class Session:
             self._message = session
             self._entries = entries
             if any(entry.info is None and entry.config.get("enabled", True) for entry in entries.values()):
-                # A device that its server has not described yet: look again at the next use.
-                self._stale = True
+                # A device that its server has not described (yet): look again, and not at every use.
+                self._look_again = time.monotonic() + LOOK_AGAIN_S
             return entries
 
     def names(self) -> list[str]:
@@ -235,14 +243,21 @@ class Session:
         is alive), ServiceDown if its device server is not running.
         """
         role = self.role_of(device)
-        ticket = self._send(device, func, args, kwargs or {}, kind, role)
-        try:
-            self._client.connection.wait(ticket.answered, ticket.what, [role], timeout, notice=True)
-        except KeyboardInterrupt:
-            if func.rsplit(".", 1)[-1] in ("put", "set", "move", "trigger"):
-                Status(self._client, device, role, ticket).stop()
-            raise
-        return result_of(ticket.answer, ticket.what)
+        verb = func.rsplit(".", 1)[-1]
+        for attempt in (1, 2):
+            ticket = self._send(device, func, args, kwargs or {}, kind, role)
+            try:
+                self._client.connection.wait(ticket.answered, ticket.what, [role], timeout, notice=True)
+            except KeyboardInterrupt:
+                if verb in ("put", "set", "move", "trigger"):
+                    Status(self._client, device, role, ticket).stop()
+                raise
+            answer: DeviceRPCResponse = ticket.answer
+            restarted = answer.error is not None and answer.error.code is ReasonCode.SERVICE_DOWN
+            # The device server was restarted in between: what only reads is asked again.
+            if not (restarted and verb in READS and attempt == 1):
+                break
+        return result_of(answer, ticket.what)
 
     def begin(self, device: str, func: str, args: Iterable[Any], kwargs: Mapping[str, Any]) -> Status:
         """Call a device and do not wait."""
@@ -275,7 +290,7 @@ class Session:
             args=sent,
             kwargs={key: plain_argument(value) for key, value in kwargs.items()},
         )
-        reads = func.rsplit(".", 1)[-1] in ("read", "get", "describe", "read_configuration")
+        reads = func.rsplit(".", 1)[-1] in READS
         client.connection.send(client.connection.device_calls, message, repeatable=reads)
         return ticket
 

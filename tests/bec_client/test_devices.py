@@ -84,6 +84,22 @@ def test_a_failed_move_that_nobody_waits_for_is_not_lost(
     assert "dev.samx.set(1): samx is stuck" in caplog.text
 
 
+def test_a_read_that_met_a_restart_is_asked_again_and_a_move_is_not(bec: Any, fleet: Any) -> None:
+    gone = m.ErrorInfo(error_message="the device server was started anew", code=ReasonCode.SERVICE_DOWN)
+    answers: list[Any] = [gone, READING]
+    original = fleet._call
+
+    def call(request: Any) -> None:
+        fleet.calls[(request.device, request.func)] = answers.pop(0) if request.func == "read" else gone
+        original(request)
+
+    fleet._call = call
+    assert bec.devices.samx.read() == READING
+    with pytest.raises(ServiceDown, match="started anew"):
+        bec.devices.samx.home()
+    assert [request.func for request in fleet.requests] == ["read", "read", "home"]
+
+
 def test_put_of_a_positioner_begins_a_move(bec: Any, fleet: Any) -> None:
     bec.devices.samx.put(2)
     bec.devices.samx.velocity.put(3)
@@ -244,3 +260,17 @@ def test_a_new_session_is_seen(bec: Any, fleet: Any) -> None:
 
 def fleet_devices() -> dict[str, Any]:
     return {"samx": {"deviceClass": "x.Y", "enabled": True, "readoutPriority": "baseline"}}
+
+
+def test_a_device_without_description_does_not_make_every_look_a_load(
+    bec: Any, fleet: Any, monkeypatch: Any
+) -> None:
+    fleet.load({**fleet_devices(), "dark": fleet_devices()["samx"]}, version=2)
+    bec.session.on_session(None)
+    assert bec.session.fresh_info("dark").state == "failed"
+    loads: list[Any] = []
+    get_many = bec.broker.get_many
+    monkeypatch.setattr(bec.broker, "get_many", lambda items: loads.append(1) or get_many(items))
+    for _ in range(10):
+        assert "dark" in bec.devices
+    assert not loads
