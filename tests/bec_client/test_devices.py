@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import threading
 from typing import Any
 
 import pytest
@@ -248,14 +249,17 @@ def test_positions_of_patterns(bec: Any, fleet: Any, capsys: pytest.CaptureFixtu
 
 def test_a_new_session_is_seen(bec: Any, fleet: Any) -> None:
     assert "bpm4i" in bec.devices
-    seen = bec.connection.on_session
-    import threading
+    load(bec, fleet, {"samx": fleet_devices()["samx"]})
+    assert bec.session.names() == ["samx"]
 
+
+def load(bec: Any, fleet: Any, devices: dict[str, Any]) -> None:
+    """A new session, of which the client has heard."""
+    seen = bec.connection.on_session
     changed = threading.Event()
     bec.connection.on_session = lambda message: (seen(message), changed.set())
-    fleet.load({"samx": fleet_devices()["samx"]}, version=2)
+    fleet.load(devices, version=2)
     assert changed.wait(5)
-    assert bec.session.names() == ["samx"]
 
 
 def fleet_devices() -> dict[str, Any]:
@@ -265,8 +269,7 @@ def fleet_devices() -> dict[str, Any]:
 def test_a_device_without_description_does_not_make_every_look_a_load(
     bec: Any, fleet: Any, monkeypatch: Any
 ) -> None:
-    fleet.load({**fleet_devices(), "dark": fleet_devices()["samx"]}, version=2)
-    bec.session.on_session(None)
+    load(bec, fleet, {**fleet_devices(), "dark": fleet_devices()["samx"]})
     assert bec.session.fresh_info("dark").state == "failed"
     loads: list[Any] = []
     get_many = bec.broker.get_many
