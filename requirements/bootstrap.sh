@@ -88,6 +88,8 @@ pip=("$folder/bin/python" -I -m pip) uv=("$folder/bin/uv")
 "${pip[@]}" install --quiet --require-hashes -r requirements/bootstrap.txt ||
     die "uv could not be installed: is the Python package index reachable?"
 
+# Behind a proxy that signs for others only the system's certificates will do; pip uses them, uv has to be told.
+export UV_SYSTEM_CERTS="${UV_SYSTEM_CERTS:-1}"
 # Where pip is told to use a mirror, uv shall use it too.
 mirror=$("${pip[@]}" config get global.index-url 2>/dev/null || true)
 mirror=${PIP_INDEX_URL:-$mirror}
