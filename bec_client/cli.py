@@ -52,7 +52,7 @@ UserOption = Annotated[
     str | None, typer.Option("--user", help="Whose request this is (default: the login name).")
 ]
 
-_common: dict[str, Any] = {"config": None, "debug": False}
+_common: dict[str, Any] = {"config": None, "debug": False, "user": None}
 # Arguments of scans are words of their own: -1 is a number, --steps 11 is a keyword of the scan.
 _FREE_WORDS = {"ignore_unknown_options": True, "help_option_names": ["--help"]}
 
@@ -62,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
     from deploy.own_library import require_own_library
 
     require_own_library()
-    _common.update(config=None, debug=False)
+    _common.update(config=None, debug=False, user=None)
     try:
         app(arguments, prog_name="bec", standalone_mode=True)
     except SystemExit as end:
@@ -137,7 +137,7 @@ def _fail_unexpectedly(error: Exception) -> None:
 def _client(user: str | None = None) -> BECClient:
     from bec_client.client import BECClient
 
-    return BECClient(_common["config"], program="bec", user=user)
+    return BECClient(_common["config"], program="bec", user=user or _common["user"])
 
 
 def _json(value: Any) -> None:
@@ -159,7 +159,7 @@ def bec(
     user: UserOption = None,
     no_start: Annotated[bool, typer.Option("--no-start", help="Do not start a fleet if none runs.")] = False,
 ) -> None:
-    _common.update(config=config, debug=debug)
+    _common.update(config=config, debug=debug, user=user)
     if version:
         from importlib.metadata import version as installed
 

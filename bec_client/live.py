@@ -285,6 +285,8 @@ class LiveView:
             if not scan.opened.is_set():
                 self._show_waiting(live)
                 return False
+        if report.done and not scan.opened.wait(REFRESH_S if report.succeeded else 0.0):
+            return True  # it never began: taken out of the queue, or refused at its start
         points = scan.points
         over = report.done and scan.ended.is_set()
         points.pull(block_s=None if over or points.seal is not None else 2 * REFRESH_S)
@@ -414,7 +416,7 @@ class LiveView:
             if self._report.request_id in ids:
                 place = ids.index(self._report.request_id)
                 item = snapshot.items[place]
-                if item.waiting_for:
+                if item.waiting_for and not snapshot.locks:
                     text += f" for {item.waiting_for}"
                 elif place:
                     head = snapshot.items[0]
@@ -483,7 +485,7 @@ class LiveView:
         scan, report = self._scan, self._report
         if self._fit_text:
             self._console.print(Text(self._fit_text, style="magenta"))
-        if not report.done or report._ticket.done is None or not report._ticket.done.success:
+        if not report.succeeded:
             self._summary(scan, None)
             report.wait(timeout=LAST_POINTS_S, file_written=False)
             return

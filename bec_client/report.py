@@ -72,11 +72,15 @@ class ScanReport:
         return self._ticket.finished.is_set()
 
     @property
+    def succeeded(self) -> bool:
+        """True when it has ended well."""
+        return self._ticket.done is not None and self._ticket.done.success
+
+    @property
     def status(self) -> str:
         """PENDING, RUNNING, PAUSED, COMPLETED or FAILED."""
         if self._ticket.finished.is_set():
-            done = self._ticket.done
-            return ReportStatus.COMPLETED if done is not None and done.success else ReportStatus.FAILED
+            return ReportStatus.COMPLETED if self.succeeded else ReportStatus.FAILED
         if self.scan is None or not self.scan.opened.is_set():
             return ReportStatus.PENDING
         return ReportStatus.PAUSED if self.scan.status == "paused" else ReportStatus.RUNNING

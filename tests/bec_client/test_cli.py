@@ -82,6 +82,15 @@ def test_debug_shows_the_traceback(run: Any, fleet: Any) -> None:
     assert "Traceback" not in run("mv", "samx", "99").stderr
 
 
+def test_a_user_given_before_the_command_counts() -> None:
+    cli._common.update(user="eve", config=None)
+    try:
+        assert cli._client().username == "eve"
+        assert cli._client("bob").username == "bob"
+    finally:
+        cli._common.update(user=None)
+
+
 def test_an_unknown_command_or_option_ends_with_2(run: Any) -> None:
     assert run("nothing").exit_code == 2
     assert run("status", "--wrong").exit_code == 2

@@ -200,6 +200,27 @@ def test_after_a_resume_the_next_ctrl_c_is_a_first_one(
     assert view._presses == 0
 
 
+def test_a_scan_taken_out_of_the_queue_ends_at_once(
+    bec: Any, fleet: Any, screen: io.StringIO, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("bec_client.live.LAST_POINTS_S", 60.0)
+    monkeypatch.setattr(fleet, "_scan", lambda request, scan_id: None)  # it waits for ever
+    report = bec.scans.line_scan(bec.devices.samx, -1, 1, steps=5, hide_report=True)
+    fleet.fail = (ReasonCode.ABORTED, "line_scan was taken out of the queue by ada")
+    presses = [KeyboardInterrupt()]
+
+    def wait(timeout: float | None = None) -> bool:
+        if presses:
+            fleet.done(report.request, report.scan.scan_id)
+            raise presses.pop()
+        return False
+
+    monkeypatch.setattr(report.scan.opened, "wait", wait)
+    with pytest.raises(ScanAborted, match="taken out of the queue by ada"):
+        bec.live_updates.show(report)
+    assert [command.action.value for command in fleet.commands] == ["abort"]
+
+
 def test_a_lost_broker_is_waited_for(bec: Any, screen: io.StringIO, monkeypatch: Any) -> None:
     report = bec.scans.line_scan(bec.devices.samx, -1, 1, steps=5, hide_report=True)
     pull = report.scan.points.pull
