@@ -102,6 +102,10 @@ def assemble(
         if problems:
             return _must(rejected(name, problems))
         scan.fill_targets()
+        reach = scan.targets
+        if reach is None:
+            reach = scan.reach()
+            reach = None if reach is None else scan.absolute(reach)
         shape = tuple(scan.shape) + ((scan.burst,) if scan.burst > 1 and len(scan.shape) > 0 else ())
         num_points = scan.num_points
         exposure = scan.exposure
@@ -110,8 +114,8 @@ def assemble(
     except Exception as error:  # noqa: BLE001 - a user's class may raise anything; only its own request fails
         return Rejected(ReasonCode.INTERNAL, f"the scan {name} failed to work out its points: {_told(error)}")
     records = {motor: devices[motor] for motor in motors}
-    if scan.targets is not None:
-        outside = limit_problems(records, motors, scan.targets)
+    if reach is not None:
+        outside = limit_problems(records, motors, reach, numbered=scan.targets is not None)
         if outside:
             return _must(rejected(name, [(ReasonCode.LIMIT, problem) for problem in outside]))
     if not scan.is_scan:
@@ -137,7 +141,7 @@ def assemble(
             num_points=num_points,
             relative=scan.is_relative,
             returns_to_start=scan.returns_to_start,
-            start=dict(scan.start),
+            start=dict(scan.start_positions),
             groups=groups,
             triggered=tuple(triggered),
             owned=tuple(dict.fromkeys([*motors, *groups.monitored, *groups.async_])),
@@ -154,10 +158,14 @@ def assemble(
 
 
 def limit_problems(
-    devices: Mapping[str, DeviceRecord], motors: Sequence[str], positions: np.ndarray
+    devices: Mapping[str, DeviceRecord],
+    motors: Sequence[str],
+    positions: np.ndarray,
+    *,
+    numbered: bool = True,
 ) -> list[str]:
     """One sentence for each motor that would leave its limits, with all that is outside. positions: (points, motors),
-    absolute.
+    absolute. numbered: the positions are the scan's points, told by number from 1, as in the table of a running scan.
     """
     found = []
     for column, motor in enumerate(motors):
@@ -165,7 +173,9 @@ def limit_problems(
         values = positions[:, column]
         if not np.isfinite(values).all():
             index = int(np.flatnonzero(~np.isfinite(values))[0])
-            found.append(f"{motor} cannot move to {values[index]} (point {index}): it is no finite number.")
+            found.append(
+                f"{motor} cannot move to {values[index]} (point {index + 1}): it is no finite number."
+            )
             continue
         if record.limits is None:
             continue
@@ -175,12 +185,14 @@ def limit_problems(
             continue
         unit = f" {record.unit}" if record.unit else ""
         named = [f"{values[index]:g}{unit}" for index in outside[:_MANY]]
-        if len(positions) > 1:
-            named = [f"{text} (point {index})" for text, index in zip(named, outside, strict=False)]
+        if numbered and len(positions) > 1:
+            named = [f"{text} (point {index + 1})" for text, index in zip(named, outside, strict=False)]
         more = ""
         if len(outside) > _MANY:
             rest = values[outside[_MANY:]]
             more = f" and {len(outside) - _MANY} more points between {rest.min():g} and {rest.max():g}{unit}"
+            if not numbered:
+                more = more.replace(" more points", " more")
         found.append(
             f"{motor} cannot move to {', '.join(named)}{more}: its limits are {low:g} to {high:g}{unit}. "
             f"Choose positions within them, or change dev.{motor}.limits."
@@ -194,7 +206,7 @@ def _plan_of_move(scan: Scan, records: Mapping[str, DeviceRecord], devices: Regi
         motors=tuple(records),
         positions=scan.targets,
         relative=scan.is_relative,
-        start=dict(scan.start),
+        start=dict(scan.start_positions),
         owned=tuple(records),
         servers=tuple(dict.fromkeys(server_of.values())),
         server_of=server_of,

@@ -15,10 +15,10 @@ from typing import cast
 from bec_lib.errors import PluginError
 from bec_lib.messages import AvailableScansMessage, ScanInfo
 from bec_lib.plugins import SCANS, classes_in, load_plugins
-from bec_lib.scans import PointScan, Scan, StepScan, describe_scan
+from bec_lib.scans import PathScan, PointScan, Scan, StepScan, describe_scan
 
 BUILTIN = "builtin"
-_KINDS = (Scan, PointScan, StepScan)
+_KINDS = (Scan, PointScan, StepScan, PathScan)
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ from bec_lib.messages.device import (
     StagedDevice,
     StageDevices,
     StagedSignal,
+    SweepDevice,
     UnstageDevices,
 )
 from bec_lib.messages.file import (
@@ -187,5 +188,6 @@ __all__ = [
     "StagedSignal",
     "StatusMessage",
     "SupervisorMessage",
+    "SweepDevice",
     "UnstageDevices",
 ]

@@ -76,6 +76,29 @@ class RunPoints(Part):
     attempt: int = 1
 
 
+class SweepDevice(Part):
+    """Take points while a device is on its way; fields as in `bec_lib.scans.Sweep`. The reply's result is
+    {"points": how many}. Obeys stop at any time; a pause before it begins.
+    """
+
+    kind: Literal["sweep"] = "sweep"
+    first_index: int
+    device: str
+    start: float | None = None
+    target: float | None = None
+    velocity: float | None = None
+    kickoff: dict[str, Any] | None = None
+    marks: list[float] = []
+    tolerance: float = 0.0
+    on_update: bool = False
+    counted: bool = False
+    min_interval_s: float = 0.0
+    max_interval_s: float = 0.0
+    exp_time_s: float = 0.0
+    frames_per_trigger: int = 1
+    settling_time_after_trigger_s: float = 0.0
+
+
 class MoveDevices(Part):
     """Move devices to absolute targets, all at the same time; done when all have arrived."""
 
@@ -147,6 +170,7 @@ DeviceAction = Annotated[
     | UnstageDevices
     | ReadBaseline
     | RunPoints
+    | SweepDevice
     | MoveDevices
     | ReadDevices
     | CompleteDevices

@@ -177,6 +177,7 @@ class ParameterInfo(Part):
     le: float | None = None
     lt: float | None = None
     choices: list[Any] | None = None
+    moved: bool = True  # of a device: the scan moves it; False: it only reads it
     doc: str = ""
 
 

@@ -1,9 +1,24 @@
 """What a user's scan imports: `Scan` and its kinds, parameters, steps, positions."""
 
-from bec_lib.scans.positions import grid_positions, line_positions, list_positions
+from bec_lib.scans.positions import (
+    energy_positions,
+    fermat_positions,
+    grid_positions,
+    hexagonal_positions,
+    line_positions,
+    list_grid_positions,
+    list_positions,
+    log_positions,
+    multi_region_grid_positions,
+    multi_region_line_positions,
+    round_positions,
+    round_roi_positions,
+    spiral_positions,
+)
 from bec_lib.scans.scan import (
     Bundle,
     Device,
+    PathScan,
     PointScan,
     Scan,
     Steps,
@@ -12,7 +27,7 @@ from bec_lib.scans.scan import (
     describe_scan,
     parameter,
 )
-from bec_lib.scans.steps import Call, Exposure, Move, Point, Points, Read, Step, Trajectory, Wait
+from bec_lib.scans.steps import Call, Exposure, Move, Point, Points, Read, Step, Sweep, Trajectory, Wait
 
 __all__ = [
     "Bundle",
@@ -20,6 +35,7 @@ __all__ = [
     "Device",
     "Exposure",
     "Move",
+    "PathScan",
     "Point",
     "PointScan",
     "Points",
@@ -28,12 +44,23 @@ __all__ = [
     "Step",
     "StepScan",
     "Steps",
+    "Sweep",
     "Trajectory",
     "Wait",
     "argument",
     "describe_scan",
+    "energy_positions",
+    "fermat_positions",
     "grid_positions",
+    "hexagonal_positions",
     "line_positions",
+    "list_grid_positions",
     "list_positions",
+    "log_positions",
+    "multi_region_grid_positions",
+    "multi_region_line_positions",
     "parameter",
+    "round_positions",
+    "round_roi_positions",
+    "spiral_positions",
 ]

@@ -30,6 +30,7 @@ import numpy as np
 
 from bec_lib.errors import PluginError
 from bec_lib.messages import BundleInfo, ParameterInfo, ScanInfo
+from bec_lib.scans.path import METHODS, optimised_order
 from bec_lib.scans.positions import check_count
 from bec_lib.scans.signature import BoundCall
 from bec_lib.scans.steps import Exposure, Points, Step, Trajectory
@@ -82,11 +83,13 @@ def parameter(
     le: float | None = None,
     lt: float | None = None,
     choices: Sequence[Any] | None = None,
+    moved: bool = True,
     doc: str = "",
 ) -> Any:
     """A keyword parameter; its type is its annotation. Without a default it must be given.
 
-    unit: of the value; of: name of the device argument in whose unit it is.
+    unit: of the value; of: name of the device argument in whose unit it is. moved: False for a device that the scan
+    reads, and does not move.
     """
     return Parameter(
         ParameterInfo(
@@ -100,6 +103,7 @@ def parameter(
             le=le,
             lt=lt,
             choices=None if choices is None else list(choices),
+            moved=moved,
             doc=doc,
         )
     )
@@ -114,7 +118,7 @@ def argument(name: str, kind: Any, **facts: Any) -> Parameter:
 class Scan:
     """Root of all scans. Subclasses declare `scan_name`, parameters and `run`, or use one of the classes below.
 
-    bundles: the positional arguments, one tuple per repetition. start: where the motors stood when the scan was
+    bundles: the positional arguments, one tuple per repetition. start_positions: where the motors stood when the scan was
     assembled, device units. targets: what `positions` gave, absolute.
     """
 
@@ -124,7 +128,7 @@ class Scan:
 
     def __init__(self, call: BoundCall, start: Mapping[str, float] | None = None):
         self.bundles = call.bundles
-        self.start: dict[str, float] = dict(start or {})
+        self.start_positions: dict[str, float] = dict(start or {})
         for name, value in call.parameters.items():
             setattr(self, name, value)
         self.targets: np.ndarray | None = None
@@ -136,9 +140,15 @@ class Scan:
         return []
 
     def positions(self) -> np.ndarray | None:
-        """All positions in advance, (points, motors), relative to `start` if `is_relative`; None: not known.
+        """All positions in advance, (points, motors), relative to `start_positions` if `is_relative`; None: not known.
 
         The scan server checks the limits of every one of them before anything moves.
+        """
+        return None
+
+    def reach(self) -> np.ndarray | None:
+        """Where a scan may go whose positions are not known in advance, (any number, motors), relative to `start_positions` if
+        `is_relative`; for the check of limits only. None: not known; each target is checked when it comes.
         """
         return None
 
@@ -156,9 +166,18 @@ class Scan:
             value
             for bundle in self.bundles
             for part, value in zip(info.bundle.parameters, bundle, strict=True)
-            if part.type == "device"
+            if part.type == "device" and part.moved
         ]
-        found += [getattr(self, part.name) for part in info.parameters if part.type == "device"]
+        found += [
+            getattr(self, part.name) for part in info.parameters if part.type == "device" and part.moved
+        ]
+        return [name for name in found if name]
+
+    @property
+    def detectors(self) -> list[str]:
+        """Devices among the arguments that the scan does not move. They are read at every point."""
+        parts = describe_scan(type(self)).parameters
+        found = [getattr(self, part.name) for part in parts if part.type == "device" and not part.moved]
         return [name for name in found if name]
 
     @property
@@ -189,14 +208,19 @@ class Scan:
         """None if it cannot be known in advance."""
         return None if self.targets is None else len(self.targets)
 
+    def absolute(self, positions: np.ndarray) -> np.ndarray:
+        """Positions (points, motors) as the motors are to take them: counted from `start_positions` if `is_relative`."""
+        positions = np.asarray(positions, dtype=float)
+        if self.is_relative:
+            positions = positions + np.array([self.start_positions[name] for name in self.motors])
+        return positions
+
     def fill_targets(self) -> None:
         """Work out `targets`, absolute, each position `burst` times. Called once, by the assembler."""
         positions = self.positions()
         if positions is None:
             return
-        positions = np.asarray(positions, dtype=float)
-        if self.is_relative:
-            positions = positions + np.array([self.start[name] for name in self.motors])
+        positions = self.absolute(positions)
         if self.burst > 1:
             check_count(len(positions) * self.burst)
             positions = np.repeat(positions, self.burst, axis=0)
@@ -242,6 +266,28 @@ class StepScan(PointScan):
     relative: bool = parameter(
         False, doc="Positions count from where the motors stand, and they go back at the end."
     )
+
+
+class PathScan(StepScan):
+    """A scan over positions in no particular order, which may be visited along a shorter path."""
+
+    optim_trajectory: str | None = parameter(
+        None,
+        choices=[*METHODS, None],
+        doc="Order of the points: corridor (up and down in stripes), shell (round and round, outwards), nearest "
+        "(always to the nearest that is left); None: as the pattern comes.",
+    )
+
+    def pattern(self) -> np.ndarray:
+        """The positions, (points, motors), in the order of the pattern."""
+        raise NotImplementedError(
+            f"{type(self).__name__} does not say where its points are: give it a pattern()"
+        )
+
+    def positions(self) -> np.ndarray:
+        points = self.pattern()
+        ordered: np.ndarray = points[optimised_order(points, self.optim_trajectory)]
+        return ordered
 
 
 def describe_scan(scan: type[Scan], plugin: str | None = None) -> ScanInfo:

@@ -1,7 +1,7 @@
 """What a scan's generator may ask for: declarative steps, executed by the scan server.
 
 `Trajectory`, `Points` and `Move` are pipelined: the generator goes on (with None) as soon as they are under way, and
-the device servers run them in order, back to back. `Point`, `Read`, `Call` and `Wait` hand their result to the
+the device servers run them in order, back to back. `Point`, `Read`, `Call`, `Wait` and `Sweep` hand their result to the
 generator; a result is in the scan's journal before the generator sees it, so that a scan can be replayed.
 """
 
@@ -98,4 +98,34 @@ class Wait:
     seconds: float = 0.0
 
 
-Step = Trajectory | Points | Point | Move | Read | Call | Wait
+@dataclass(frozen=True)
+class Sweep:
+    """Points while one device is on its way; gives {"points": how many}. Everything that is read at the points must be
+    on the device's own device server.
+
+    start: where it goes first, None: from where it is. target: where it then goes, at `velocity` (device units per
+    second; None: its own). kickoff: instead of target, the arguments of a flyer's `kickoff`; the way ends with its
+    `complete`. Values of it that are lists with one entry per point are cut when a scan is resumed.
+    When a point is taken:
+      marks        when the device passes these positions, in order; tolerance: how late, device units, is too late
+      on_update    when it tells a new position, at most one point each `min_interval` s; counted: each one, however
+                   many there were while a point was taken
+      otherwise    back to back, at most one each `min_interval` s
+    and with on_update at the end, and at least every `max_interval` s, if that is not 0.
+    """
+
+    device: str
+    target: float | None = None
+    start: float | None = None
+    velocity: float | None = None
+    kickoff: Mapping[str, Any] | None = None
+    marks: Sequence[float] = ()
+    tolerance: float = 0.0
+    on_update: bool = False
+    counted: bool = False
+    min_interval: float = 0.0
+    max_interval: float = 0.0
+    exposure: Exposure | None = None
+
+
+Step = Trajectory | Points | Point | Move | Read | Call | Wait | Sweep

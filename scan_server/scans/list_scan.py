@@ -1,5 +1,8 @@
 """Motors in lock-step through lists of positions."""
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 
 from bec_lib.scans import Bundle, Device, StepScan, argument, list_positions
@@ -18,12 +21,7 @@ class ListScan(StepScan):
     )
 
     def problems(self) -> list[str]:
-        found = [
-            f"the positions of {device} must be numbers, not {value!r}"
-            for device, values in self.bundles
-            for value in values
-            if isinstance(value, bool) or not isinstance(value, (int, float, np.number))
-        ][:5]
+        found = problems_of_lists(self.bundles)
         lengths = {device: len(values) for device, values in self.bundles}
         if len(set(lengths.values())) > 1:
             told = ", ".join(f"{length} for {device}" for device, length in lengths.items())
@@ -36,3 +34,13 @@ class ListScan(StepScan):
     @property
     def shape(self) -> list[int]:
         return [len(self.bundles[0][1])]
+
+
+def problems_of_lists(bundles: Iterable[tuple[Any, ...]]) -> list[str]:
+    """What is wrong with (device, positions), the first few."""
+    return [
+        f"the positions of {device} must be numbers, not {value!r}"
+        for device, values in bundles
+        for value in values
+        if isinstance(value, bool) or not isinstance(value, (int, float, np.number))
+    ][:5]

@@ -352,7 +352,7 @@ def test_a_relative_scan_goes_back(beamline: Beamline) -> None:
         ("line_scan", ("smax", 0, 1), {"steps": 3}, ReasonCode.UNKNOWN_DEVICE, "Did you mean samx"),
         ("line_scan", ("off", 0, 1), {"steps": 3}, ReasonCode.DEVICE_DISABLED, "off is disabled"),
         ("mv", ("ro", 1), {}, ReasonCode.NOT_ALLOWED, "ro is read-only"),
-        ("line_scan", ("samx", 0, 11), {"steps": 12}, ReasonCode.LIMIT, "11 mm (point 11)"),
+        ("line_scan", ("samx", 0, 11), {"steps": 12}, ReasonCode.LIMIT, "11 mm (point 12)"),
         ("mv", ("samx", 11, "samy", -12), {}, ReasonCode.LIMIT, "samy cannot move to -12 mm"),
         (
             "line_scan",

@@ -84,21 +84,21 @@ def test_bursts_repeat_each_position_and_show_in_the_shape() -> None:
 def test_every_point_of_every_motor_is_checked_and_all_are_told_at_once() -> None:
     refusal = refused(GridScan, "samx", 0, 12, 4, "samy", -1, 5, 4, snaked=False)
     assert refusal.code is ReasonCode.LIMIT
-    assert "samx cannot move to 12 mm (point 12)" in refusal.message
+    assert "samx cannot move to 12 mm (point 13)" in refusal.message
     assert "its limits are -10 to 10 mm" in refusal.message
-    assert "samy cannot move to -1 deg (point 0)" in refusal.message
+    assert "samy cannot move to -1 deg (point 1)" in refusal.message
     assert "dev.samy.limits" in refusal.message
 
 
 def test_many_points_outside_are_summed_up() -> None:
     (problem,) = limit_problems({"samx": REGISTRY["samx"]}, ["samx"], np.arange(0.0, 30.0).reshape(-1, 1))
-    assert "11 mm (point 11), 12 mm (point 12)" in problem
+    assert "11 mm (point 12), 12 mm (point 13)" in problem
     assert "and 14 more points between 16 and 29 mm" in problem
 
 
 def test_numbers_that_are_none_never_reach_a_motor() -> None:
     (problem,) = limit_problems({"free": REGISTRY["free"]}, ["free"], np.array([[0.0], [np.nan]]))
-    assert "nan (point 1)" in problem
+    assert "nan (point 2)" in problem
 
 
 def test_a_relative_scan_counts_from_where_the_motor_stands() -> None:
@@ -106,7 +106,7 @@ def test_a_relative_scan_counts_from_where_the_motor_stands() -> None:
     assert made.positions.tolist() == [[8], [9], [10]] and made.start == {"samx": 9.0}
     assert made.returns_to_start
     assert (
-        "samx cannot move to 11 mm (point 2)"
+        "samx cannot move to 11 mm (point 3)"
         in refused(LineScan, "samx", -2, 2, steps=3, relative=True).message
     )
     assert "where samy stands is not known" in refused(LineScan, "samy", 0, 1, steps=2, relative=True).message
