@@ -298,16 +298,14 @@ def _status_without_supervisor(config: ServiceConfig, places: Places) -> dict[st
     if config.is_embedded:
         return None
     from bec_lib.broker import Broker, Sender
-    from bec_lib.endpoints import MessageEndpoints
     from deploy.services import fleet
-    from deploy.supervisor import _describe, redis_facts
+    from deploy.status import describe, heartbeats_of, redis_facts
 
     broker = Broker(config.broker_settings, config.deployment, Sender("bec-server", "status"))
     try:
         broker.wait_until_reachable(0.0)
         roles = [spec.role for spec in fleet(config.device_servers)]
-        found = broker.get_many(MessageEndpoints.service_status(role) for role in roles)
-        heard = {item.message.name: item.message for item in found if item is not None}
+        heard = heartbeats_of(broker, roles)
         facts = redis_facts(broker)
         warnings = broker.server_warnings()
     finally:
@@ -315,7 +313,7 @@ def _status_without_supervisor(config: ServiceConfig, places: Places) -> dict[st
     return {
         "deployment": config.deployment,
         "supervisor": {},
-        "services": [_describe(role, None, heard.get(role), "") for role in roles],
+        "services": [describe(role, None, heard.get(role), "") for role in roles],
         "redis": {"address": config.broker_settings.address(), "embedded": False, **facts},
         "config": str(config.source_file or ""),
         "state_folder": str(places.state),

@@ -7,7 +7,8 @@ to end by signals: only by the supervisor's word, or by the supervisor's end.
 
 It is forked before the supervisor has imported anything, so it stays small, and imports the standard library only.
 The two talk over one socket. To the keeper: {"begin": what `Task` says}, with the lock's descriptor; {"watch": pid}
-and {"gone": pid} for each service; {"stop": true}. From it: {"redis": "ready" | "ended" | "failed", "pid", "text"}.
+and {"gone": pid} for each service; {"stop": true}. From it: {"redis": "started" | "ready" | "ended" | "failed",
+"pid", "text"}.
 """
 
 from __future__ import annotations
@@ -155,6 +156,7 @@ class Keeper:
         except (OSError, subprocess.SubprocessError) as error:
             self._tell("failed", f"{self._task.command[0]} does not start: {error}")
             return
+        self._tell("started")
         assert self._redis.stdout is not None
         os.set_blocking(self._redis.stdout.fileno(), False)
         self._selector.register(self._redis.stdout, selectors.EVENT_READ, "redis")
@@ -205,10 +207,10 @@ class Keeper:
         # Redis's lines begin with process id, role and time; a person wants the rest.
         last = self._last_lines[-1].split(" # ", 1)[-1] if self._last_lines else ""
         text = watching.describe_end(code if code >= 0 else None, -code if code < 0 else None, last)
+        self._redis = None
         self._tell("ended", text)
         self._ends = watching.ends_in_a_row(self._ends, now - self._redis_started)
         self._start_due = now + watching.restart_delay(self._ends)
-        self._redis = None
 
     def _sync(self) -> None:
         """Bring the append-only file to the disk, if it has grown."""
