@@ -219,6 +219,7 @@ class OphydAdapter:
         return DeviceInfoMessage(
             **common,
             role=self.role,
+            settable=hasattr(self.obj, "set"),
             signals=list(self._signal_infos(description)),
             methods=self._method_infos(),
             hints=self._hints(),

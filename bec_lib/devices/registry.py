@@ -62,6 +62,8 @@ class DeviceRecord:
             return found
         if self.config.readOnly:
             return f"{self.name} is read-only and cannot be moved"
+        if self.info is not None and not self.info.settable:
+            return f"{self.name} ({self.config.deviceClass}) cannot be moved: it has no set()"
         return ""
 
 

@@ -363,6 +363,7 @@ class DeviceInfoMessage(Message):
     server: str = "main"
     owner: str = ""
     doc: str = ""
+    settable: bool = True  # it has a set(), so that a scan can move it
 
 
 class DeviceSessionMessage(Message):

@@ -50,6 +50,8 @@ def test_on_request_leaves_out_but_never_a_motor() -> None:
 def test_why_a_device_cannot_be_moved() -> None:
     assert REGISTRY["samx"].move_problem() == ""
     assert "read-only" in REGISTRY["samy"].move_problem()
+    known = REGISTRY.with_facts({"bpm": DeviceInfoMessage(name="bpm", settable=False)})
+    assert "bpm (a.B) cannot be moved: it has no set()" in known["bpm"].move_problem()
     assert "off is disabled" in REGISTRY["off"].move_problem()
     assert "dead is not available: it does not answer" in REGISTRY["dead"].move_problem()
 
