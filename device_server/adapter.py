@@ -67,6 +67,22 @@ class DeviceAdapter(Protocol):
     def permitted(self, func: str, *, assign: bool) -> Call: ...
     def call(self, call: Call, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any: ...
     def info(self) -> DeviceInfoMessage: ...
+    @property
+    def position(self) -> float:
+        """Where a positioner is now. Raises DeviceError if it does not say."""
+
+    def kickoff(self, arguments: Mapping[str, Any]) -> list[Ending]:
+        """Let a flyer go. Raises DeviceError if it is none."""
+
+    def slow_down(self, velocity: float) -> Callable[[], None]:
+        """Set a velocity, device units/s, unless the device's own is lower; what is to be called to have that again.
+
+        Raises DeviceError if the device has none that can be set.
+        """
+
+    def watch(self, told: Callable[[], None]) -> Callable[[], None]:
+        """Have `told()` called, on whatever thread, at each new position; what is to be called to end that."""
+
     def subscribe(self, changed: Callable[[str, Any, float], None]) -> None: ...
     def destroy(self) -> None: ...
 
@@ -300,6 +316,45 @@ class OphydAdapter:
         method = getattr(self.obj, "stop", None)
         if method is not None:
             method()
+
+    @property
+    def position(self) -> float:
+        try:
+            return float(self.obj.position)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise DeviceError(
+                f"{self.name} ({type(self.obj).__name__}) does not say where it is", device=self.name
+            ) from error
+
+    def kickoff(self, arguments: Mapping[str, Any]) -> list[Ending]:
+        if not (self.has_own("kickoff") and self.has_own("complete")):
+            raise DeviceError(
+                f"{self.name} ({type(self.obj).__name__}) is no flyer: it has no kickoff and complete",
+                code=ReasonCode.WRONG_STATE,
+                device=self.name,
+            )
+        return _endings(self.obj.kickoff(**arguments))
+
+    def slow_down(self, velocity: float) -> Callable[[], None]:
+        signal: Any = getattr(self.obj, "velocity", None)
+        if not hasattr(signal, "put"):
+            raise DeviceError(
+                f"{self.name} ({type(self.obj).__name__}) has no velocity that could be set",
+                code=ReasonCode.WRONG_STATE,
+                device=self.name,
+            )
+        before = float(signal.get())
+        if velocity >= before > 0:
+            # Its own velocity is the highest that whoever set it up wanted.
+            return lambda: None
+        signal.put(velocity)
+        return lambda: signal.put(before)
+
+    def watch(self, told: Callable[[], None]) -> Callable[[], None]:
+        kind = getattr(self.obj, "SUB_READBACK", None)
+        arguments = {} if kind is None else {"event_type": kind}
+        number = self.obj.subscribe(lambda *_, **__: told(), run=False, **arguments)
+        return lambda: self.obj.unsubscribe(number)
 
     def check_target(self, target: Any) -> None:
         """Raises DeviceError for a device that cannot be moved, LimitError with numbers, or what the device raises."""

@@ -7,6 +7,7 @@ that others own. A stop or pause is obeyed between any two phases; a stop during
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,6 +33,7 @@ from bec_lib.messages import (
     RollbackSession,
     RunPoints,
     StageDevices,
+    SweepDevice,
     UnstageDevices,
 )
 from device_server import failures, readings
@@ -39,6 +41,7 @@ from device_server.adapter import DeviceAdapter
 from device_server.control import Control
 from device_server.lanes import WOKEN, Ending, FutureEnding, Lane, Pool, Steps, Task, Timers, Until
 from device_server.loader import Loader, Prepared, ScanInfo
+from device_server.sweep import LOOK_S, MarkPace, UpdatePace
 
 log = logging.getLogger(__name__)
 
@@ -246,6 +249,8 @@ class Instructions:
         match message.action:
             case RunPoints():
                 return self._points(message, message.action)
+            case SweepDevice():
+                return self._sweep(message, message.action)
             case StageDevices():
                 return self._stage(message, message.action)
             case UnstageDevices():
@@ -511,6 +516,164 @@ class Instructions:
         if action.want_reading and group.last is not None:
             return group.columns.as_reading(*group.last)
         return None
+
+    def _sweep(self, message: DeviceInstructionMessage, action: SweepDevice) -> Steps:
+        """Points while one device moves. Once it moves a pause is not obeyed; a stop is, at any time."""
+        run = self._run_of(message)
+        (adapter,) = self._usable([action.device])
+        for end in (action.start, action.target):
+            if end is not None:
+                self._checked_target(adapter, end)
+        yield from self._obey(message)
+        if action.start is not None:
+            waits = self._start_moves(message, [(adapter, action.start)], run.targets)
+            yield from self._arrive(message, waits, run.targets)
+        taking = _Taking(self, message, action, run)
+        updates = itertools.count(1)
+
+        def told() -> None:
+            # One thread tells a device's positions, so that none is lost in counting.
+            taking.updates = next(updates)
+            self._wake(message.instruction_id)
+
+        arrived = False
+        to_undo: list[Callable[[], None]] = []
+        try:
+            if action.velocity is not None:
+                to_undo.append(adapter.slow_down(action.velocity))
+            to_undo.append(adapter.watch(told))
+            ending = yield from self._set_off(message, action, adapter, run)
+            if action.marks:
+                yield from self._at_marks(message, action, adapter, ending, taking)
+            else:
+                yield from self._at_updates(message, action, ending, taking)
+            if ending is not None:
+                taking.flush()
+                yield from self._finish(message, ending)
+                error = failure_of(ending)
+                if error is not None:
+                    raise Failed(failures.failure(error, adapter.name, "go its way"))
+            arrived = True
+        finally:
+            taking.flush()
+            run.targets.pop(adapter.name, None)
+            if not arrived:
+                self._control.stop_devices([adapter.name])
+            for undo in to_undo:
+                undo()
+        return {"points": taking.count}
+
+    def _at_marks(
+        self,
+        message: DeviceInstructionMessage,
+        action: SweepDevice,
+        adapter: DeviceAdapter,
+        ending: Ending | None,
+        taking: _Taking,
+    ) -> Steps:
+        monotonic = self._clock.monotonic
+        direction = 1 if len(action.marks) < 2 or action.marks[-1] > action.marks[0] else -1
+        if len(action.marks) == 1 and action.target is not None and action.target < action.marks[0]:
+            direction = -1
+        pace = MarkPace(action.marks, direction, action.tolerance, action.velocity)
+        while not pace.is_done:
+            # Asked first: a device that was there already has passed all that it will pass.
+            there = ending is None or ending.done
+            position = adapter.position
+            wait = pace.wait(monotonic(), position)
+            if wait > 0 and there:
+                break
+            if wait > 0:
+                taking.flush()
+                yield Until(monotonic() + wait)
+                self._unless_stopped(message)
+                continue
+            pace.take(position)
+            yield from taking.point()
+        if ending is not None and ending.done and failure_of(ending) is None and not pace.is_done:
+            left = len(action.marks) - pace.next
+            raise Failed(
+                ErrorInfo(
+                    error_message=f"{adapter.name} ended its way at {_number(adapter, adapter.position)}, before "
+                    f"{left} of {len(action.marks)} points; choose an offset that takes it further",
+                    code=ReasonCode.DEVICE_FAILED,
+                    device=adapter.name,
+                )
+            )
+        if pace.late:
+            text = (
+                f"{adapter.name} was more than {_number(adapter, action.tolerance)} past the wanted position at "
+                f"{pace.late} of {len(action.marks)} points; where it was is in the data. Choose fewer steps, or a "
+                "longer exp_time, which makes it move more slowly"
+            )
+            self._post(Warn(text, adapter.name, message.scan_id))
+
+    def _at_updates(
+        self,
+        message: DeviceInstructionMessage,
+        action: SweepDevice,
+        ending: Ending | None,
+        taking: _Taking,
+    ) -> Steps:
+        monotonic = self._clock.monotonic
+        pace = UpdatePace(action.on_update, action.counted, action.min_interval_s, action.max_interval_s)
+        if ending is not None:
+            ending.add_callback(lambda *_: self._wake(message.instruction_id))
+        while ending is not None and not ending.done:
+            wait = pace.wait(monotonic(), taking.updates)
+            if wait is None or wait > 0:
+                if wait is None or wait > LOOK_S:
+                    taking.flush()
+                yield WOKEN if wait is None else Until(monotonic() + wait)
+                self._unless_stopped(message)
+                continue
+            pace.take(monotonic(), taking.updates)
+            yield from taking.point()
+        if ending is not None and failure_of(ending) is not None:
+            return
+        # A flyer's last positions may have come while points were taken; of others the end is of interest.
+        expected = max((len(v) for v in (action.kickoff or {}).values() if isinstance(v, list)), default=0)
+        for _ in range(max(0, expected - taking.count) if action.counted else 1):
+            yield from taking.point()
+
+    def _set_off(
+        self,
+        message: DeviceInstructionMessage,
+        action: SweepDevice,
+        adapter: DeviceAdapter,
+        run: StagedRun,
+    ) -> Steps:
+        """Let it go; what ends its way, None if it is there already."""
+        if action.kickoff is None:
+            waits = self._start_moves(message, [(adapter, action.target)], run.targets)
+            return waits[0][2] if waits else None
+        for operation, function in (
+            ("kickoff", functools.partial(adapter.kickoff, action.kickoff)),
+            ("complete", adapter.complete),
+        ):
+            future = self.lane(adapter.name, writes=True).submit(operation, function)
+            yield from self._finish(message, FutureEnding(future))
+            error = future.exception()
+            endings: Sequence[Ending] = () if error is not None else future.result()
+            if operation == "complete" and endings:
+                return endings[0]
+            for ending in endings:
+                yield from self._finish(message, ending)
+                error = error or failure_of(ending)
+            if error is not None:
+                raise Failed(failures.failure(error, adapter.name, operation))
+        return None
+
+    def _checked_target(self, adapter: DeviceAdapter, target: float) -> None:
+        try:
+            adapter.check_target(target)
+        except Exception as error:
+            raise Failed(failures.failure(error, adapter.name, f"move to {target!r}")) from error
+
+    def _wake(self, instruction_id: str) -> None:
+        task = self._control.tasks.get(instruction_id)
+        if task is not None:
+            task.wake()
 
     def _move(self, message: DeviceInstructionMessage, action: MoveDevices) -> Steps:
         adapters = {adapter.name: adapter for adapter in self._usable(action.targets)}
@@ -954,6 +1117,69 @@ class Instructions:
         if isinstance(result, SessionChange):
             return Finished(number, session=result)
         return Finished(number, result=result)
+
+
+class _Taking:
+    """Takes the points of a sweep one by one, and hands them over in blocks."""
+
+    def __init__(
+        self,
+        instructions: Instructions,
+        message: DeviceInstructionMessage,
+        action: SweepDevice,
+        run: StagedRun,
+    ):
+        self._of = instructions
+        self._message = message
+        self._action = action
+        self._run = run
+        self._block: Block | None = None
+        self._begun = 0.0
+        self.count = 0
+        # Positions told so far.
+        self.updates = 0
+
+    def flush(self) -> None:
+        if self._block is not None:
+            full, self._block = self._block, None
+            self._of._hand_over(full)
+
+    def point(self) -> Steps:
+        of, message, action, run = self._of, self._message, self._action, self._run
+        clock, group = of._clock, run.monitored
+        if len(run.uncommitted) >= BLOCKS_AHEAD:
+            yield from of._hold_back(message, run)
+        begun = clock.now()
+        exposed = clock.monotonic() + action.exp_time_s * max(1, action.frames_per_trigger)
+        if run.triggered:
+            exposures = yield from of._trigger(message, run.triggered)
+            yield from of._expose(message, exposures)
+        if action.exp_time_s > 0:
+            yield from of._sleep(message, exposed)
+        if action.settling_time_after_trigger_s > 0:
+            yield from of._sleep(message, clock.monotonic() + action.settling_time_after_trigger_s)
+        width = len(group.columns.keys)
+        values: list[Any] = [None] * width
+        times: list[Any] = [0.0] * width
+        if group.slow:
+            yield from of._read_in_parallel(message, run, group, values, times)
+        else:
+            of._read_in_series(run, group, values, times)
+        group.last = (values, times)
+        read = clock.now()
+        if self._block is None:
+            self._begun = clock.monotonic()
+            first = action.first_index + self.count
+            self._block = Block(run.scan_id, run, "monitored", first, [], [], [], [], [], 1)
+        block = self._block
+        block.rows.append(values)
+        block.times.append(times)
+        block.server_times.append(read)
+        block.acq_start.append(begun)
+        block.acq_end.append(read)
+        self.count += 1
+        if len(block.rows) >= BLOCK_POINTS or clock.monotonic() - self._begun >= BLOCK_S:
+            self.flush()
 
 
 @dataclass(slots=True)

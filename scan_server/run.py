@@ -64,9 +64,10 @@ from bec_lib.messages import (
     SignalSchema,
     StagedDevice,
     StageDevices,
+    SweepDevice,
     UnstageDevices,
 )
-from bec_lib.scans import Call, Exposure, Move, Point, Points, Read, Scan, Step, Trajectory, Wait
+from bec_lib.scans import Call, Exposure, Move, Point, Points, Read, Scan, Step, Sweep, Trajectory, Wait
 from scan_server.assembler import ScanPlan, limit_problems
 
 CHUNK = 64
@@ -168,6 +169,7 @@ Action = (
     | UnstageDevices
     | ReadBaseline
     | RunPoints
+    | SweepDevice
     | MoveDevices
     | ReadDevices
     | CompleteDevices
@@ -178,8 +180,11 @@ Action = (
 
 @dataclass(frozen=True)
 class _Sent:
+    """awaited: the generator waits for its result."""
+
     server: str
     action: Action
+    awaited: bool = False
 
 
 @dataclass
@@ -237,6 +242,7 @@ class ScanRun:
         self._wait_s = 0.0
         self._result: Any = None
         self._next_index = 0
+        self._sweep_index = 0
         self._paused = resumed is not None and resumed.paused
         self.readers = self._servers_that_read()
         self._points = dict.fromkeys(self.readers, 0)
@@ -505,7 +511,9 @@ class ScanRun:
                 self._send(server, ReadBaseline())
         while self._backlog:
             sent = self._backlog.popleft()
-            self._send(sent.server, sent.action)
+            instruction_id = self._send(sent.server, sent.action)
+            if sent.awaited:
+                self._awaited = instruction_id
         if self._exhausted and self._walk is None:
             self.phase = Phase.FINISHING
 
@@ -628,6 +636,8 @@ class ScanRun:
                 self._walk_over(step.count, {}, step.exposure, step.interval)
             case Point():
                 self._perform_point(step)
+            case Sweep():
+                self._perform_sweep(step)
             case Move():
                 if self._next_index < self._skip:
                     self._skipped_moves.update(step.targets)
@@ -667,7 +677,7 @@ class ScanRun:
             self._stop(
                 ScanState.ABORTED,
                 "alarm",
-                f"{self._label} cannot be resumed: point {index} was taken, but its reading was not recorded for the "
+                f"{self._label} cannot be resumed: point {index + 1} was taken, but its reading was not recorded for the "
                 "scan's code; run it again",
                 ReasonCode.INTERNAL,
             )
@@ -689,6 +699,42 @@ class ScanRun:
             self._result = {}
             self._awaited = None
             self._awaits_all = True
+
+    def _perform_sweep(self, step: Sweep) -> None:
+        """Its points are counted when it is done; what an earlier life has taken of it is not taken again."""
+        self._sweep_index = self._next_index
+        if self._replayed():
+            self._next_index += int(self._result["points"])
+            return
+        self._flush_skipped_moves()
+        exposure = step.exposure or self.plan.exposure
+        whole = SweepDevice(
+            first_index=self._sweep_index,
+            device=step.device,
+            start=step.start,
+            target=step.target,
+            velocity=step.velocity,
+            kickoff=None if step.kickoff is None else dict(step.kickoff),
+            marks=[float(mark) for mark in step.marks],
+            tolerance=step.tolerance,
+            on_update=step.on_update,
+            counted=step.counted,
+            min_interval_s=step.min_interval,
+            max_interval_s=step.max_interval,
+            exp_time_s=exposure.exp_time,
+            frames_per_trigger=exposure.frames_per_trigger,
+            settling_time_after_trigger_s=exposure.settling_time_after_trigger,
+        )
+        action = _rest_of_sweep(whole, self._skip)
+        if action is None:
+            self._resume_generator(self._swept(self._skip))
+        else:
+            self._awaited = self._send(self._server(step.device), action)
+
+    def _swept(self, until: int) -> dict[str, int]:
+        """The result of the sweep in hand: its points end before the index `until`."""
+        self._next_index = max(self._sweep_index, until)
+        return {"points": self._next_index - self._sweep_index}
 
     def _perform_query(self, step: Read | Call) -> None:
         if isinstance(step, Call):
@@ -753,6 +799,15 @@ class ScanRun:
             case Point(positions=targets) | Move(targets=targets):
                 numbers = {n: float(t) for n, t in targets.items() if isinstance(t, (int, float))}
                 return self._outside(list(numbers), np.array([list(numbers.values())], dtype=float))
+            case Sweep():
+                ends = [end for end in (step.start, step.target, *step.marks) if end is not None]
+                elsewhere = [name for name in self.readers if name != self._server(step.device)]
+                if elsewhere:
+                    return (
+                        f"{step.device} cannot be read on its way together with devices of another device server "
+                        f"({', '.join(elsewhere)}); leave those out with on_request=[...]"
+                    )
+                return self._outside([step.device], np.array(ends, dtype=float)[:, None]) if ends else ""
             case Points() | Read() | Call() | Wait():
                 return ""
         return f"the scan {self.order.request.scan_type} gave a step that is none: {step!r}"
@@ -772,6 +827,10 @@ class ScanRun:
             self._points[sent.server] = max(
                 self._points.get(sent.server, 0), action.first_index + action.count
             )
+        elif isinstance(action, SweepDevice):
+            result = self._swept(action.first_index + int(reply.result["points"]))
+            self._points[sent.server] = max(self._points.get(sent.server, 0), self._next_index)
+            reply = reply.model_copy(update={"result": result})
         elif isinstance(action, StageDevices):
             self._boots[sent.server] = reply.boot_id
             for raw in (reply.result or {}).get("devices", []):
@@ -806,7 +865,7 @@ class ScanRun:
             else (reply.error is not None and reply.error.code is ReasonCode.SERVICE_DOWN)
         )
         if self.phase is Phase.RECOVERING or restarted:
-            self._recover(sent)
+            self._recover(replace(sent, awaited=reply.instruction_id == self._awaited))
             return
         self._stop(
             ScanState.ABORTED,
@@ -841,7 +900,13 @@ class ScanRun:
                 continue  # these are part of going on anyway
             if isinstance(action, UnstageDevices) and not self._exhausted:
                 continue  # of a resumed scan, before it was staged again
-            if isinstance(action, RunPoints):
+            if isinstance(action, SweepDevice):
+                rest = _rest_of_sweep(action, self._points.get(sent.server, 0))
+                if rest is None:
+                    self._resume_generator(self._swept(self._points.get(sent.server, 0)))
+                else:
+                    self._backlog.append(replace(sent, action=rest))
+            elif isinstance(action, RunPoints):
                 trimmed = _trimmed(action, self._points.get(sent.server, 0))
                 if trimmed is not None:
                     self._backlog.append(replace(sent, action=trimmed))
@@ -1088,5 +1153,34 @@ def _trimmed(piece: RunPoints, committed: int) -> RunPoints | None:
             "count": piece.count - done,
             "positions": {name: values[done:] for name, values in piece.positions.items()},
             "at": [moment - piece.at[done] for moment in piece.at[done:]],
+        }
+    )
+
+
+def _rest_of_sweep(sweep: SweepDevice, committed: int) -> SweepDevice | None:
+    """What is left of a sweep when so many of the scan's points are committed; None if it is known that nothing is.
+
+    With marks it goes back to its start and takes the others. Without, it goes on from where the device is.
+    """
+    done = committed - sweep.first_index
+    if done <= 0:
+        return sweep
+    known = len(sweep.marks)
+    kickoff = sweep.kickoff
+    if kickoff is not None:
+        lengths = {len(value) for value in kickoff.values() if isinstance(value, list)}
+        known = lengths.pop() if len(lengths) == 1 else 0
+        kickoff = {
+            name: value[done:] if isinstance(value, list) and known else value
+            for name, value in kickoff.items()
+        }
+    if known and done >= known:
+        return None
+    return sweep.model_copy(
+        update={
+            "first_index": committed,
+            "marks": sweep.marks[done:],
+            "start": sweep.start if sweep.marks else None,
+            "kickoff": kickoff,
         }
     )

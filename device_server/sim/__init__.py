@@ -20,6 +20,7 @@ from device_server.sim.broken import (
     StuckStopPositioner,
 )
 from device_server.sim.camera import SimCamera
+from device_server.sim.flyer import FlightStopped, SimFlyer
 from device_server.sim.lookup import DeviceNotFound
 from device_server.sim.monitor import SimMonitor
 from device_server.sim.positioner import MoveReplaced, MoveStopped, SimPositioner, SimXYZStage
@@ -55,6 +56,7 @@ CLASSES: dict[str, type] = {
         RingCurrent,
         SetableSignal,
         SimCamera,
+        SimFlyer,
         SimMonitor,
         SimPositioner,
         SimShutter,
@@ -76,6 +78,7 @@ __all__ = [
     "FailingPositioner",
     "FailingStage",
     "FlakyMonitor",
+    "FlightStopped",
     "MoveReplaced",
     "MoveStopped",
     "NeverConnects",
@@ -84,6 +87,7 @@ __all__ = [
     "RingCurrent",
     "SetableSignal",
     "SimCamera",
+    "SimFlyer",
     "SimMonitor",
     "SimPositioner",
     "SimShutter",

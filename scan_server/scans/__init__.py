@@ -3,6 +3,7 @@
 from scan_server.scans.acquire import Acquire
 from scan_server.scans.adaptive_line_scan import AdaptiveLineScan
 from scan_server.scans.align import Align
+from scan_server.scans.cont_line import ContLineFlyScan, ContLineScan, LineSweepScan, MonitorScan
 from scan_server.scans.energy_scan import EnergyScan
 from scan_server.scans.fermat_scan import FermatScan
 from scan_server.scans.grid_scan import GridScan
@@ -15,6 +16,7 @@ from scan_server.scans.multi_region import MultiRegionGridScan, MultiRegionLineS
 from scan_server.scans.mv import Mv, Umv
 from scan_server.scans.round_roi_scan import RoundROIScan
 from scan_server.scans.round_scan import RoundScan
+from scan_server.scans.round_scan_fly import RoundScanFly
 from scan_server.scans.spec import (
     A2Scan,
     AMesh,
@@ -38,6 +40,8 @@ __all__ = [
     "Acquire",
     "AdaptiveLineScan",
     "Align",
+    "ContLineFlyScan",
+    "ContLineScan",
     "Ct",
     "D2Scan",
     "DMesh",
@@ -47,16 +51,19 @@ __all__ = [
     "GridScan",
     "HexagonalScan",
     "LineScan",
+    "LineSweepScan",
     "ListGridScan",
     "ListScan",
     "LogScan",
     "LoopScan",
     "Mesh",
+    "MonitorScan",
     "MultiRegionGridScan",
     "MultiRegionLineScan",
     "Mv",
     "RoundROIScan",
     "RoundScan",
+    "RoundScanFly",
     "SpiralScan",
     "TimeScan",
     "TimeScanOfSpec",
