@@ -60,6 +60,10 @@ SCAN_ID_FIELD = "/entry/entry_identifier_uuid"
 # A small file is complete before the turn ends; a large one, or a slow disk, is looked after in later turns.
 WAIT_FOR_WORKER_S = 0.05
 LOOK_AGAIN_S = 0.05
+# A file with at least so many growing fields is worth a template for its final form; while the scan runs, up to
+# so many bytes of its rows are kept for it.
+WIDE = 64
+KEPT_BYTES = 8 * 1024 * 1024
 # What completing a file may take before the supervisor is entitled to doubt.
 LONG_CALL_S = 600.0
 # The bundler seals a scan within milliseconds of its end.
@@ -77,12 +81,18 @@ class _Finished:
 
 @dataclass(slots=True)
 class _Job:
-    """All that the worker needs to complete a file; nothing of it is used by the main thread meanwhile."""
+    """All that the worker needs to complete a file; nothing of it is used by the main thread meanwhile.
+
+    rows: those not yet in the live file. earlier: those that are, if the file may be written in one go.
+    baseline_filled: the live file has it.
+    """
 
     live: hdf5.LiveFile
     rows: list[np.ndarray]
+    earlier: list[list[np.ndarray]] | None
     root: Group
     baseline: dict[Column, Any]
+    baseline_filled: bool
     closing: Mapping[str, Value]
     published: Path | None
     wanted: Path
@@ -94,6 +104,7 @@ class _Job:
 class _File:
     """A scan whose file is not final. opened_id: of its first status entry. published: where it can be read.
 
+    earlier: rows in the live file, if they are kept. order, job: what the worker was told, and its answer.
     seal_due: when the seal is missed. look_at: when to see whether the worker is done.
     """
 
@@ -107,6 +118,8 @@ class _File:
     wanted: Path | None = None
     published: Path | None = None
     baseline_filled: bool = False
+    earlier: list[list[np.ndarray]] | None = None
+    order: _Job | None = None
     job: Future[_Finished] | None = None
     complained_of: set[int] = field(default_factory=set)
     reported_failure: bool = False
@@ -136,6 +149,7 @@ class WriterApp:
         self._is_busy = False
         self._format = _load_format(service)
         self._templates = hdf5.Templates()
+        self._whole_files = hdf5.WholeFiles()  # the worker's
         facility = service.config.facility
         self._facility = Facility(
             facility.instrument, facility.source.name, facility.source.type, facility.source.probe
@@ -301,10 +315,13 @@ class WriterApp:
                 self._publish(file)
             case Step.WRITE:
                 assert file.live is not None
-                file.live.append(self._rows(file))
+                rows = self._rows(file)
+                file.live.append(rows)
                 file.live.flush()
+                _keep(file, rows)
             case Step.FINISH:
-                file.job = self._worker.submit(_complete, self._job(file))
+                file.order = self._job(file)
+                file.job = self._worker.submit(_complete, file.order, self._whole_files)
                 file.live = None
             case Step.START_OVER:
                 self._discard(file)
@@ -328,6 +345,8 @@ class WriterApp:
             compression=self._config.compression,
             templates=self._templates,
         )
+        is_wide = len(file.live.columns) >= WIDE and self._config.compression == "none"
+        file.earlier = [] if is_wide else None
 
     def _publish(self, file: _File) -> None:
         assert file.live is not None and file.wanted is not None
@@ -348,7 +367,6 @@ class WriterApp:
                 scan_number=status.scan_number,
             ),
         ).commit()
-        file.live.get_ready()
 
     def _rows(self, file: _File) -> list[np.ndarray]:
         assert file.live is not None
@@ -376,8 +394,10 @@ class WriterApp:
         return _Job(
             live=file.live,
             rows=self._rows(file),
+            earlier=file.earlier,
             root=file.root,
-            baseline={} if file.baseline_filled else _baseline_values(session),
+            baseline=_baseline_values(session),
+            baseline_filled=file.baseline_filled,
             closing=file.format.closing(file.facts, session.end),
             published=file.published,
             wanted=file.wanted,
@@ -402,7 +422,9 @@ class WriterApp:
             self._fail(file, str(error))
         else:
             self._tell_finished(file, finished)
-        file.job = None
+            assert file.order is not None
+            self._worker.submit(_tidy_up, file.order, self._whole_files)
+        file.job = file.order = None
         if self._is_busy and all(other.job is None for other in self._files.values()):
             self._is_busy = False
             self._service.end_busy()
@@ -534,7 +556,7 @@ class WriterApp:
                     file.live.close()
                 except StorageError as error:
                     log.warning("%s", error)
-        file.live = file.root = file.facts = file.format = file.published = None
+        file.live = file.root = file.facts = file.format = file.published = file.earlier = None
         file.baseline_filled = False
 
     def _mark(self) -> str:
@@ -571,34 +593,76 @@ def _load_format(service: Service) -> FileFormat:
     return NexusFormat()
 
 
-def _complete(job: _Job) -> _Finished:
-    """The last rows and facts, and the final name. Runs in the worker thread; raises StorageError."""
-    live, published = job.live, job.published
+def _keep(file: _File, rows: list[np.ndarray]) -> None:
+    """Remember what was written, as long as it is not too much."""
+    if file.earlier is None:
+        return
+    file.earlier.append(rows)
+    if sum(array.nbytes for part in file.earlier for array in part) > KEPT_BYTES:
+        file.earlier = None
+
+
+def _complete(job: _Job, whole_files: hdf5.WholeFiles) -> _Finished:
+    """The final file under its final name. Runs in the worker thread; raises StorageError."""
+    path = temporary_path(job.published or job.wanted, f"{job.mark}-final")
     try:
-        live.append(job.rows)
-        if not live.is_started:
-            live.fill(job.baseline)
-        late_baseline = job.baseline if live.is_started else {}
-        live.close()
-        path = live.path
-        if published is not None:
-            path = temporary_path(published, f"{job.mark}-final")
-            hdf5.copy(published, path)
-        hdf5.complete(path, job.closing, _by_path(job.root, late_baseline), job.root)
+        if not _write_whole(job, path, whole_files):
+            _complete_live(job, path)
         hdf5.sync(path)
-        if published is not None:
-            hdf5.replace(path, published)
-            final = published
+        if job.published is not None:
+            final = job.published
+            hdf5.replace(path, final)
         else:
             final = _placed(path, job.wanted, job.scan_id)
         hdf5.sync(final.parent)
         return _Finished(final, final.stat().st_size, final != job.wanted)
     except (StorageError, OSError) as error:
-        live.discard()
-        temporary_path(published or job.wanted, f"{job.mark}-final").unlink(missing_ok=True)
+        job.live.discard()
+        path.unlink(missing_ok=True)
         if isinstance(error, StorageError):
             raise
         raise StorageError(f"completing {job.wanted} failed: {error.strerror or error}") from error
+
+
+def _write_whole(job: _Job, path: Path, whole_files: hdf5.WholeFiles) -> bool:
+    """Write the final file in one go; False if that cannot be done."""
+    if job.earlier is None:
+        return False
+    parts = [part for part in (*job.earlier, job.rows) if part]
+    if not parts:
+        return False
+    rows = [np.concatenate(column) for column in zip(*parts, strict=True)] if parts[1:] else parts[0]
+    return whole_files.write(
+        path, job.root, job.live.skeleton, rows, job.closing, _by_path(job.root, job.baseline)
+    )
+
+
+def _complete_live(job: _Job, path: Path) -> None:
+    """Make the final file of the growing one."""
+    live = job.live
+    live.append(job.rows)
+    late_baseline = {} if job.baseline_filled else job.baseline
+    if not live.is_started:
+        live.fill(late_baseline)
+        late_baseline = {}
+    live.close()
+    if job.published is not None:
+        hdf5.copy(job.published, path)
+    else:
+        hdf5.replace(live.path, path)
+    hdf5.complete(path, job.closing, _by_path(job.root, late_baseline), job.root)
+
+
+def _tidy_up(job: _Job, whole_files: hdf5.WholeFiles) -> None:
+    """What can wait until the file has been announced. Runs in the worker thread."""
+    count = sum(len(part[0]) for part in (*(job.earlier or ()), job.rows) if part)
+    try:
+        job.live.discard()
+        if job.earlier is not None and count:
+            path = temporary_path(job.wanted, f"{job.mark}-template")
+            whole_files.learn(path, job.root, job.live.skeleton, count)
+    except StorageError as error:
+        log.warning("%s", error)
 
 
 def _placed(source: Path, wanted: Path, scan_id: str) -> Path:

@@ -455,6 +455,41 @@ def test_a_slow_disk_does_not_hold_up_the_service(bench: Bench, monkeypatch: pyt
     assert beat.message.busy is None
 
 
+def test_wide_files_of_the_same_length_are_written_in_one_go(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_writer.app, "WIDE", 1)
+    copies = []
+    copy = file_writer.app.hdf5.copy
+    monkeypatch.setattr(file_writer.app.hdf5, "copy", lambda *paths: (copies.append(paths), copy(*paths)))
+
+    def scan(number: int, count: int) -> None:
+        bench.open(number)
+        bench.turn()
+        bench.clock.advance(1.0)
+        bench.points(0, 2, number)
+        bench.turn()  # two of the points are in the growing file
+        bench.points(2, count - 2, number)
+        bench.close(count, number)
+        bench.turn()
+        bench.app._worker.submit(lambda: None).result(30)
+
+    for number, count in ((1, 3), (2, 3), (3, 4), (4, 3), (5, 4)):
+        scan(number, count)
+
+    for number, count in ((1, 3), (2, 3), (3, 4), (4, 3), (5, 4)):
+        path = bench.path(number)
+        assert values(path) == [float(i) for i in range(count)]
+        assert text(path, "/entry/entry_identifier") == str(number)
+        assert text(path, "/entry/collection/metadata/bec/status") == "closed"
+        with h5py.File(path) as file:
+            assert file[VALUE.format("samz")][()] == 1.5
+        assert [found.name for found in path.parent.iterdir()] == [path.name]
+    # Only the first of each length was made of its growing file.
+    assert len(copies) == 2
+    assert [message.done for message in bench.file_events()] == [False, True] * 5
+
+
 def test_a_scan_that_is_over_and_not_sealed_is_told(bench: Bench) -> None:
     bench.open()
     bench.turn()

@@ -16,7 +16,7 @@ from bec_lib.errors import StorageError
 from bec_lib.messages import ScanState
 from file_writer import hdf5
 from file_writer.formats.nexus import NexusFormat
-from file_writer.hdf5 import LiveFile, Templates
+from file_writer.hdf5 import LiveFile, Templates, WholeFiles
 from file_writer.layout import Column, EndFacts, ExternalLink, Field, Group, ScanFacts, Source
 from file_writer.rows import row_arrays
 from tests.file_writer.samples import (
@@ -248,6 +248,62 @@ def test_templates_forget_the_oldest_when_they_are_too_many(tmp_path: Path) -> N
     written(tmp_path / "b.h5", facts_of(), 1, templates=templates)
 
     assert contents(tmp_path / "a.h5") == contents(tmp_path / "b.h5")
+
+
+SHUTTER_AND_ALL = (SAMX, COUNTER, DIODE, SPECTRUM, SHUTTER)
+STARTED_BEFORE = "018bcfe5-6800-7000-8000-0000000000ff"
+
+
+def test_a_file_written_in_one_go_is_the_same_as_one_that_grew(tmp_path: Path) -> None:
+    schema = schema_of(SHUTTER_AND_ALL)
+    facts = facts_of(schema)
+    first = status_of(scan_number=41, scan_id=STARTED_BEFORE, args=["samx", -3, 3])
+    other = facts_of(schema, first)
+    root = NexusFormat().layout(facts)
+    whole_files = WholeFiles()
+    live = LiveFile(tmp_path / "live.tmp", root)
+    rows, _ = row_arrays([points_of(schema, 0, 3)], live.columns, {1: schema}, STARTED)
+    end = EndFacts("closed", 3, STARTED + 2.0, status_of(ScanState.CLOSED))
+    closing = NexusFormat().closing(facts, end)
+    scalars = {VALUE.format("samz"): 1.5, VALUE.format("samz").replace("value", "timestamp"): STARTED}
+    path = tmp_path / "whole.h5"
+
+    assert not whole_files.write(path, root, live.skeleton, rows, closing, scalars)
+    whole_files.learn(tmp_path / "t.tmp", NexusFormat().layout(other), live.skeleton, 3)
+    assert whole_files.write(path, root, live.skeleton, rows, closing, scalars)
+
+    assert contents(path) == contents(written(tmp_path / "grown.h5", facts, 3))
+    live.discard()
+    assert sorted(found.name for found in tmp_path.iterdir()) == ["grown.h5", "whole.h5"]
+    # Readers that know the growing file open the final one in the same way.
+    with h5py.File(path, "r", swmr=True) as file:
+        assert file[VALUE.format("counter")][:].tolist() == [0, 1, 2]
+
+
+def test_a_file_of_another_length_is_not_written_in_one_go(tmp_path: Path) -> None:
+    schema = schema_of()
+    root = NexusFormat().layout(facts_of(schema))
+    whole_files = WholeFiles()
+    live = LiveFile(tmp_path / "live.tmp", root)
+    rows, _ = row_arrays([points_of(schema, 0, 2)], live.columns, {1: schema}, STARTED)
+    whole_files.learn(tmp_path / "t.tmp", root, live.skeleton, 3)
+
+    assert not whole_files.write(tmp_path / "whole.h5", root, live.skeleton, rows, {}, {})
+    assert not whole_files.write(tmp_path / "whole.h5", root, live.skeleton, [], {}, {})
+    live.discard()
+
+
+def test_a_file_that_is_let_go_keeps_its_inode_until_hdf5_has_forgotten_it(tmp_path: Path) -> None:
+    """HDF5 knows files by their inode: a new file with that of an open one is taken for the open one."""
+    root = NexusFormat().layout(facts_of())
+    first = LiveFile(tmp_path / "first", root)
+    inode = first.path.stat().st_ino
+    with hdf5._diverted(first._file):
+        first.path.unlink()
+        second = LiveFile(tmp_path / "second", root)
+        assert second.path.stat().st_ino != inode
+    first._file = None
+    second.close()
 
 
 def contents(path: Path) -> dict[str, Any]:
