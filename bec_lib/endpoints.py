@@ -196,6 +196,13 @@ class MessageEndpoints:
     )
     queue_state = _latest(
         "internal/queue/state",
+    queue_log = _stream(
+        "internal/queue/log",
+        m.QueueLogMessage,
+        writer="scan_server",
+        keep=100_000,
+        doc="What happened to the queues since `queue_state` was written.",
+    )
         m.QueueStateMessage,
         writer="scan_server",
         doc="What the scan server needs to go on after a restart.",

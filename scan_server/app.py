@@ -9,13 +9,15 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from pydantic import ValidationError
 
 from bec_lib.broker import Batch, Delivery, Malformed
+from bec_lib.codec import describe_validation
 from bec_lib.devices.registry import Registry
 from bec_lib.endpoints import DAY, Endpoint, MessageEndpoints
 from bec_lib.errors import MessageError, ParameterError, ReasonCode
@@ -31,6 +33,7 @@ from bec_lib.messages import (
     ErrorInfo,
     ItemState,
     QueueAction,
+    QueueLogMessage,
     QueueState,
     QueueStateMessage,
     RequestDoneMessage,
@@ -46,6 +49,7 @@ from bec_lib.scans import Scan, Steps, Wait
 from bec_lib.scans.signature import BoundCall
 from bec_lib.service import Event, Service, ThreadedInbox
 from scan_server import queue as q
+from scan_server import queue_log
 from scan_server import session as s
 from scan_server.answers import Answers
 from scan_server.assembler import Assembled, assemble, devices_needed
@@ -73,6 +77,11 @@ PLUGIN_S = 1.0
 # A worker that was told to stop and has been in a scan's code for so long is replaced.
 STUCK_S = 3.0
 _MAX_STUCK = 4
+# A turn takes at most so many events, and ends after so long, so that nobody waits for a client that sends thousands.
+TURN_EVENTS = 64
+TURN_S = 0.1
+# Of so many items that have ended it is known what they were.
+KEEP_ENDED = 1000
 # Run epochs grow within a life of the process, and jump by this with each new one.
 _EPOCHS_PER_LIFE = 1_000_000
 
@@ -85,6 +94,8 @@ class Turn:
     cursors: dict[Endpoint, str] = field(default_factory=dict)
     afterwards: list[Callable[[], None]] = field(default_factory=list)
     facts_are_fresh: bool = False
+    # Of what was submitted in this turn; later it would be out of date.
+    assembled: dict[str, Assembled] = field(default_factory=dict)
 
 
 class ScanServer:
@@ -98,6 +109,12 @@ class ScanServer:
         self._catalogue = catalogue or load_catalogue()
         self._state = q.State()
         self._revision = 0
+        # Events that are still to be handled.
+        self._waiting: deque[Event] = deque()
+        self._ended: OrderedDict[str, str] = OrderedDict()
+        # Events of this turn that go into the log, and how many are in it.
+        self._happened: list[q.Event] = []
+        self._logged = 0
         self._registry = Registry()
         self._session: DeviceSessionMessage | None = None
         self._lives: dict[str, tuple[str, int]] = {}
@@ -143,12 +160,20 @@ class ScanServer:
         self._inbox.follow(MessageEndpoints.device_stop, self._last_stop())
 
     def handle(self, events: list[Event]) -> None:
-        """One turn."""
+        """One turn. What does not fit into it stays for the next, which comes at once."""
+        if self._waiting or len(events) > TURN_EVENTS:
+            if events:
+                self._waiting = deque(_fairly([*self._waiting, *events]))
+            events = [self._waiting.popleft() for _ in range(min(TURN_EVENTS, len(self._waiting)))]
         turn = self._new_turn()
         before = self._state
         self._look_up_facts(events, turn)
-        for event in events:
+        ends = self._service.clock.monotonic() + TURN_S
+        for number, event in enumerate(events, 1):
             self._take(event, turn)
+            if number < len(events) and self._service.clock.monotonic() >= ends:
+                self._waiting.extendleft(reversed(events[number:]))
+                break
         self._commit(turn, before)
 
     def deadline(self) -> float | None:
@@ -156,9 +181,13 @@ class ScanServer:
         if self._change is not None:
             due.append(self._change_due)
         due += [when for when, _ in self._told_to_stop.values()]
+        if self._waiting:
+            due.append(0.0)
         return min(due, default=None)
 
     def on_deadline(self) -> None:
+        if self._waiting:
+            self.handle([])
         turn = self._new_turn()
         before = self._state
         now = self._service.clock.monotonic()
@@ -188,7 +217,7 @@ class ScanServer:
             status = q.snapshot(self._state, self._revision)
             turn.batch.put(MessageEndpoints.scan_queue_status, status)
             turn.batch.append(MessageEndpoints.queue_events, status)
-            turn.batch.put(MessageEndpoints.queue_state, QueueStateMessage(state=self._durable()))
+            self._write_down(turn, whole=always)
             if self._state.last_number != before.last_number:
                 turn.batch.put(
                     MessageEndpoints.scan_number, ScanNumberMessage(scan_number=self._state.last_number)
@@ -200,13 +229,28 @@ class ScanServer:
         for call in turn.afterwards:
             call()
 
-    def _durable(self) -> dict[str, Any]:
+    def _write_down(self, turn: Turn, *, whole: bool) -> None:
+        """The state, by what happened in this turn; now and then as a whole, instead of the log so far."""
+        events, self._happened = self._happened, []
+        self._logged += len(events)
+        if whole or self._logged >= max(queue_log.AT_LEAST, self._state.num_items):
+            self._logged = 0
+            state = {**q.to_plain(self._state), "revision": self._revision, **self._rest()}
+            turn.batch.put(MessageEndpoints.queue_state, QueueStateMessage(state=state))
+            turn.batch.delete(MessageEndpoints.queue_log)
+        elif events:
+            turn.batch.append(
+                MessageEndpoints.queue_log,
+                QueueLogMessage(
+                    revision=self._revision,
+                    events=[queue_log.event_to_plain(event) for event in events],
+                    rest=self._rest(),
+                ),
+            )
+
+    def _rest(self) -> dict[str, Any]:
         change = self._change
-        return {
-            **q.to_plain(self._state),
-            "revision": self._revision,
-            "change": None if change is None else [change.request_id, change.client_id],
-        }
+        return {"change": None if change is None else [change.request_id, change.client_id]}
 
     def _take(self, event: Event, turn: Turn) -> None:
         match event:
@@ -228,6 +272,11 @@ class ScanServer:
             case RunEnded():
                 self._assembled.pop(event.scan_id, None)
                 self._told_to_stop.pop(event.queue, None)
+                found = self._state.find(event.scan_id)
+                if found is not None:
+                    self._note_end(
+                        found[1], f"has ended ({event.state})" if found[1].is_scan else "has ended"
+                    )
                 self._apply(q.Ended(event.scan_id), turn)
             case WorkerNote():
                 self._apply(q.Noted(event.queue, event.message), turn)
@@ -237,7 +286,10 @@ class ScanServer:
                 log.error("the scan server cannot make use of %r", event)
 
     def _apply(self, event: q.Event, turn: Turn) -> None:
-        self._state, effects = q.reduce(self._state, event)
+        before = self._state
+        self._state, effects = q.reduce(before, event)
+        if self._state is not before and queue_log.is_logged(event):
+            self._happened.append(event)
         for effect in effects:
             match effect:
                 case q.Answer():
@@ -249,6 +301,7 @@ class ScanServer:
                             code=effect.code,
                             message=effect.message,
                             scan_id=effect.scan_id,
+                            result=effect.result,
                         ),
                         turn,
                     )
@@ -263,7 +316,8 @@ class ScanServer:
                             due = self._service.clock.monotonic() + STUCK_S
                             self._told_to_stop[effect.queue] = (due, effect)
                 case q.Cancelled():
-                    self._assembled.pop(effect.item.scan_id, None)
+                    turn.assembled.pop(effect.item.scan_id, None)
+                    self._note_end(effect.item, "was taken out of the queue")
                     self._done(effect.item, effect.code, effect.message, turn)
                 case q.Dismiss():
                     worker = self._workers.pop(effect.queue, None)
@@ -330,22 +384,54 @@ class ScanServer:
             case ScanQueueMessage():
                 self._submit(request, delivery.user, turn)
             case ScanQueueModificationMessage():
-                self._apply(
-                    q.Commanded(
-                        request.request_id,
-                        request.client_id,
-                        delivery.user,
-                        request.action,
-                        request.queue,
-                        request.scan_id,
-                        request.parameter,
-                        self._service.new_id(),
-                        self._service.clock.now(),
-                    ),
-                    turn,
-                )
+                self._take_command(request, delivery.user, turn)
             case DeviceConfigMessage():
                 self._begin_change(request, delivery.user, turn)
+
+    def _take_command(self, request: ScanQueueModificationMessage, user: str, turn: Turn) -> None:
+        what = self._ended.get(request.scan_id or "")
+        if what is not None:
+            self._refuse(
+                request,
+                Rejected(ReasonCode.WRONG_STATE, f"{what}, so there is nothing to {request.action}"),
+                turn,
+            )
+            return
+        command = q.Commanded(
+            request.request_id,
+            request.client_id,
+            user,
+            request.action,
+            request.queue,
+            request.scan_id,
+            request.parameter,
+            self._service.new_id() if request.action is QueueAction.RESTART else "",
+            self._service.clock.now(),
+        )
+        if request.action is QueueAction.EDIT:
+            found = self._state.find(request.scan_id) if request.scan_id else None
+            if found is not None and found[1].status is ItemState.PENDING:
+                edited = self._edited(found[1], request.parameter)
+                if isinstance(edited, Rejected):
+                    self._refuse(request, edited, turn)
+                    return
+                command = replace(command, edited=edited)
+        self._apply(command, turn)
+
+    def _edited(self, item: q.Item, changes: Mapping[str, Any]) -> q.Item | Rejected:
+        """The item with another request in the place of its own, checked and worked out as if it were new."""
+        try:
+            request = edited_request(item.request, changes)
+        except ParameterError as error:
+            return Rejected(error.reason, error.message)
+        refusal = check(request, self._catalogue.infos, self._registry, failed_plugins=self._catalogue.failed)
+        if refusal is not None:
+            return refusal
+        self._refresh(devices_needed(self._catalogue.infos[request.scan_type], request))
+        assembled = self._assemble(request)
+        if isinstance(assembled, Rejected):
+            return assembled
+        return self._item(request, assembled, item.user, item.scan_id, item.submitted)
 
     def _first_answer(self, client_id: str, request_id: str) -> RequestResponseMessage | None:
         if not self._answers.knows(client_id):
@@ -400,27 +486,36 @@ class ScanServer:
                 turn,
             )
             return
-        item = q.Item(
+        item = self._item(request, assembled, user, self._service.new_id(), self._service.clock.now())
+        turn.assembled[item.scan_id] = assembled
+        turn.facts_are_fresh = True
+        self._apply(q.Submitted(request.queue, item), turn)
+
+    def _item(
+        self, request: ScanQueueMessage, assembled: Assembled, user: str, scan_id: str, submitted: float
+    ) -> q.Item:
+        plan = assembled.plan
+        return q.Item(
             request=request,
-            scan_id=self._service.new_id(),
+            scan_id=scan_id,
             user=user,
-            submitted=self._service.clock.now(),
+            submitted=submitted,
             is_scan=self._catalogue.infos[request.scan_type].is_scan,
             num_points=plan.num_points,
             estimated_s=plan.estimated_s,
             motors=plan.motors,
             owned=plan.owned,
         )
-        self._assembled[item.scan_id] = assembled
-        turn.facts_are_fresh = True
-        self._apply(q.Submitted(request.queue, item), turn)
-        if self._state.find(item.scan_id) is None:
-            self._assembled.pop(item.scan_id, None)
+
+    def _note_end(self, item: q.Item, how: str) -> None:
+        self._ended[item.scan_id] = f"{item.label} {how} already"
+        while len(self._ended) > KEEP_ENDED:
+            self._ended.popitem(last=False)
 
     def _start_item(self, start: q.Start, turn: Turn, resumed: Resumed | None = None) -> None:
         item = start.item
-        assembled: Assembled | Rejected | None = self._assembled.get(item.scan_id)
-        if not turn.facts_are_fresh or not isinstance(assembled, Assembled):
+        assembled: Assembled | Rejected | None = turn.assembled.pop(item.scan_id, None)
+        if assembled is None:
             assembled = self._assemble_again(item)
         order: Order | None = None
         if isinstance(assembled, Assembled):
@@ -742,6 +837,7 @@ class ScanServer:
         except (MessageError, ValidationError, KeyError, TypeError, ValueError) as error:
             log.error("the queues' state in Redis cannot be read, all queues are empty: %s", error)
             state, raw = q.State(), {}
+        state = self._replay(state, raw)
         highest = max(
             state.last_number,
             highest_number_in_redis(self._broker),
@@ -767,6 +863,22 @@ class ScanServer:
                 self._take_up(name, queue.active, turn)
         # What was pending may start, if nothing stands before it.
         self._apply(q.Configuring(""), turn)
+
+    def _replay(self, state: q.State, raw: dict[str, Any]) -> q.State:
+        """What happened after the state was written as a whole. raw gets what else the log says."""
+        revision = int(raw.get("revision", 0))
+        for entry in self._broker.entries(MessageEndpoints.queue_log):
+            if isinstance(entry, Malformed):
+                log.error("an entry of the queues' log cannot be read: %s", entry.error)
+                continue
+            message: QueueLogMessage = entry.message
+            if message.revision <= revision:
+                continue
+            state, problems = queue_log.fold(state, message.events)
+            for problem in problems:
+                log.error("an event of the queues' log cannot be read: %s", problem)
+            raw.update(message.rest, revision=message.revision)
+        return state
 
     def _take_up(self, name: str, item: q.Item, turn: Turn) -> None:
         """An item that was running: it is over, or goes on, or is ended, as `recovery:` says."""
@@ -845,6 +957,43 @@ class ScanServer:
         """Stops that were given before this start have had their effect on the devices; they are not obeyed again."""
         known = self._cursors.get(MessageEndpoints.device_stop.key)
         return known or self._broker.last_id(MessageEndpoints.device_stop)
+
+
+def _fairly(events: Sequence[Event]) -> list[Event]:
+    """What comes from a stream that has sent little comes before what comes from one that has sent much; within a
+    stream the order stays.
+    """
+    sent: dict[Endpoint, int] = {}
+    for event in events:
+        if isinstance(event, (Delivery, Malformed)):
+            sent[event.endpoint] = sent.get(event.endpoint, 0) + 1
+    return sorted(events, key=lambda e: sent[e.endpoint] if isinstance(e, (Delivery, Malformed)) else 0)
+
+
+def edited_request(request: ScanQueueMessage, changes: Mapping[str, Any]) -> ScanQueueMessage:
+    """The request with some of its fields changed; of kwargs and metadata those that are named. Raises ParameterError."""
+    allowed = (
+        "scan_type",
+        "args",
+        "kwargs",
+        "metadata",
+        "monitored",
+        "on_request",
+        "file_suffix",
+        "file_directory",
+    )
+    wrong = [name for name in changes if name not in allowed]
+    if wrong or not changes:
+        asked = f"{', '.join(wrong)} of a request cannot be edited" if wrong else "the edit says nothing"
+        raise ParameterError(f"{asked}; what can be is {', '.join(allowed)}")
+    fields = {**request.__dict__, **changes}
+    for name in ("kwargs", "metadata"):
+        if isinstance(changes.get(name), Mapping):
+            fields[name] = {**getattr(request, name), **changes[name]}
+    try:
+        return ScanQueueMessage.model_validate(fields)
+    except ValidationError as error:
+        raise ParameterError(f"the edit is not right: {describe_validation(error)}") from None
 
 
 class _NothingMore(Scan):

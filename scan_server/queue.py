@@ -8,21 +8,28 @@ A queue holds items in order; at most the first one is active (RUNNING, PAUSED o
     event                    nothing active         active RUNNING           active PAUSED            active STOPPING
     Submitted                append, start          append                   append                   append
     pause, deferred_pause    queue PAUSED *         queue, item PAUSED +     refused                  refused
+    pause_after_scan         queue PAUSED *         queue PAUSED *           refused                  queue PAUSED *
     continue                 queue RUNNING, start*  (queue PAUSED: RUNNING)  queue, item RUNNING +    queue RUNNING *
     abort, halt (active)     refused                STOPPING + hold          STOPPING + hold          halt +, else refused
     user_completed           refused                STOPPING +               STOPPING +               refused
     restart                  refused                copy next, STOPPING +    copy next, STOPPING +    refused
     abort, halt (pending)    cancel that item, whatever is active
+    remove, move_*, edit     a pending item: cancel it, give it another place, give it another request; else refused
     clear                    cancel all pending items; and as abort, without hold
     lock, release_lock       no item starts while there is a lock; what is active goes on
+    show                     answered with a part of the queue
     Ended                    -                      remove, start next       remove                   remove, start next
 
     *  refused if the queue is in that state already
     +  the worker is told
-    hold: the queue is PAUSED if others are pending, until somebody continues it. A queue that runs empty is RUNNING.
+    hold: the queue is PAUSED if others are pending, until somebody continues it. A queue that runs empty is RUNNING,
+    unless it was the queue that was paused, and not its item.
 
-An item starts if its queue is RUNNING and without locks, no configuration change is under way, and no active item of
-another queue owns one of its devices.
+An item starts if its queue is RUNNING and without locks, no configuration change is under way, no active item of
+another queue owns one of its devices, and no item that has waited longer waits for one of them.
+
+Items are never looked through one by one but for a command that names one, so that an event costs the same however many
+wait.
 """
 
 from __future__ import annotations
@@ -44,8 +51,11 @@ from bec_lib.messages import (
 )
 
 PRIMARY = "primary"
-MAX_ITEMS = 1000
+# In all queues together.
+MAX_ITEMS = 10_000
 MAX_QUEUES = 50
+# So many items of a queue are in its snapshot; the others can be asked for.
+SHOWN = 50
 STATE_VERSION = 1
 
 
@@ -79,13 +89,16 @@ class Item:
 
 @dataclass(frozen=True)
 class Queue:
-    """One queue. message: why it is in its state. note: what its worker has to say just now, shown in front of it."""
+    """One queue. message: why it is in its state. note: what its worker has to say just now, shown in front of it.
+    stays_paused: it is the queue that is paused, so that it stays so when it runs empty.
+    """
 
     status: QueueState = QueueState.RUNNING
     items: tuple[Item, ...] = ()
     locks: Mapping[str, str] = field(default_factory=dict)
     message: str = ""
     note: str = ""
+    stays_paused: bool = False
 
     @property
     def active(self) -> Item | None:
@@ -107,7 +120,10 @@ class State:
     configuring: str = ""
 
     def find(self, scan_id: str) -> tuple[str, Item] | None:
-        """Queue name and item."""
+        """Queue name and item. What is active is found at once."""
+        for name, queue in self.queues.items():
+            if queue.items and queue.items[0].scan_id == scan_id:
+                return name, queue.items[0]
         for name, queue in self.queues.items():
             for item in queue.items:
                 if item.scan_id == scan_id:
@@ -117,6 +133,10 @@ class State:
     @property
     def active(self) -> list[Item]:
         return [queue.active for queue in self.queues.values() if queue.active is not None]
+
+    @property
+    def num_items(self) -> int:
+        return sum(len(queue.items) for queue in self.queues.values())
 
 
 # Events
@@ -132,7 +152,9 @@ class Submitted:
 
 @dataclass(frozen=True)
 class Commanded:
-    """A client's command. new_scan_id: for the copy that a restart makes."""
+    """A client's command. new_scan_id: for the copy that a restart makes. edited: what an edit makes of the item, worked
+    out.
+    """
 
     request_id: str
     client_id: str
@@ -143,6 +165,7 @@ class Commanded:
     parameter: Mapping[str, Any] = field(default_factory=dict)
     new_scan_id: str = ""
     now: float = 0.0
+    edited: Item | None = None
 
 
 @dataclass(frozen=True)
@@ -205,6 +228,7 @@ class Answer:
     code: ReasonCode | None = None
     message: str = ""
     scan_id: str | None = None
+    result: Any = None
 
     @property
     def accepted(self) -> bool:
@@ -275,15 +299,7 @@ def reduce(state: State, event: Event) -> tuple[State, list[Effect]]:
 def snapshot(state: State, revision: int = 0) -> ScanQueueStatusMessage:
     """The state as everybody sees it."""
     return ScanQueueStatusMessage(
-        queues={
-            name: QueueSnapshot(
-                status=QueueState.LOCKED if queue.locks else queue.status,
-                items=[_shown(item) for item in queue.items],
-                locks=dict(queue.locks),
-                message=queue.note or queue.message,
-            )
-            for name, queue in state.queues.items()
-        },
+        queues={name: _snapshot_of(queue, queue.items[:SHOWN]) for name, queue in state.queues.items()},
         revision=revision,
     )
 
@@ -293,20 +309,14 @@ def to_plain(state: State) -> dict[str, Any]:
     return {
         "version": STATE_VERSION,
         "last_number": state.last_number,
+        "configuring": state.configuring,
         "queues": {
             name: {
                 "status": queue.status.value,
                 "locks": dict(queue.locks),
                 "message": queue.message,
-                "items": [
-                    {
-                        **{key: value for key, value in vars(item).items() if key != "request"},
-                        "request": item.request.__dict__,
-                        "status": item.status.value,
-                        "start": dict(item.start),
-                    }
-                    for item in queue.items
-                ],
+                "stays_paused": queue.stays_paused,
+                "items": [item_to_plain(item) for item in queue.items],
             }
             for name, queue in state.queues.items()
         },
@@ -314,28 +324,43 @@ def to_plain(state: State) -> dict[str, Any]:
 
 
 def from_plain(raw: Mapping[str, Any]) -> State:
-    """The state as it was written. A configuration change that was under way is over."""
+    """The state as it was written."""
     queues = {
         name: Queue(
             status=QueueState(queue["status"]),
             locks=dict(queue["locks"]),
             message=queue["message"],
-            items=tuple(
-                Item(
-                    **{
-                        **item,
-                        "request": ScanQueueMessage.model_validate(item["request"]),
-                        "status": ItemState(item["status"]),
-                        "motors": tuple(item["motors"]),
-                        "owned": tuple(item["owned"]),
-                    }
-                )
-                for item in queue["items"]
-            ),
+            stays_paused=bool(queue.get("stays_paused", False)),
+            items=tuple(item_from_plain(item) for item in queue["items"]),
         )
         for name, queue in raw["queues"].items()
     }
-    return State(queues={PRIMARY: Queue(), **queues}, last_number=int(raw["last_number"]))
+    return State(
+        queues={PRIMARY: Queue(), **queues},
+        last_number=int(raw["last_number"]),
+        configuring=str(raw.get("configuring", "")),
+    )
+
+
+def item_to_plain(item: Item) -> dict[str, Any]:
+    return {
+        **vars(item),
+        "request": item.request.__dict__,
+        "status": item.status.value,
+        "start": dict(item.start),
+    }
+
+
+def item_from_plain(raw: Mapping[str, Any]) -> Item:
+    return Item(
+        **{
+            **raw,
+            "request": ScanQueueMessage.model_validate(raw["request"]),
+            "status": ItemState(raw["status"]),
+            "motors": tuple(raw["motors"]),
+            "owned": tuple(raw["owned"]),
+        }
+    )
 
 
 # Requests
@@ -353,12 +378,10 @@ def _submitted(state: State, event: Submitted) -> tuple[State, list[Effect]]:
                 )
             ]
         queue = Queue()
-    if len(queue.items) >= MAX_ITEMS:
+    if state.num_items >= MAX_ITEMS:
+        where = f"the queue {event.queue} is full" if len(queue.items) >= MAX_ITEMS else "the queues are full"
         return state, [
-            _refused(
-                event.item,
-                f"the queue {event.queue} is full with {MAX_ITEMS} requests; wait for some to end, or clear it",
-            )
+            _refused(event.item, f"{where} with {MAX_ITEMS} requests; wait for some to end, or clear a queue")
         ]
     state = _with_queue(state, event.queue, replace(queue, items=(*queue.items, event.item)))
     return state, [Answer(request.request_id, request.client_id, scan_id=event.item.scan_id)]
@@ -391,6 +414,12 @@ def _commanded(state: State, event: Commanded) -> tuple[State, list[Effect]]:
             return _clear(state, event, name, queue)
         case QueueAction.LOCK | QueueAction.RELEASE_LOCK:
             return _lock(state, event, name, queue)
+        case QueueAction.PAUSE_AFTER_SCAN:
+            return _pause_behind(state, event, name, queue)
+        case QueueAction.SHOW:
+            return state, [_show(event, name, queue)]
+        case _:
+            return _change_pending(state, event, name, queue, target)
 
 
 def _target(state: State, event: Commanded) -> tuple[str, Item | None, Answer | None]:
@@ -434,7 +463,9 @@ def _pause(
     if active is None or not active.is_scan:
         if queue.status is QueueState.PAUSED:
             return state, [_no(event, f"the queue {name} is paused already")]
-        state = _with_queue(state, name, replace(queue, status=QueueState.PAUSED, message=told))
+        state = _with_queue(
+            state, name, replace(queue, status=QueueState.PAUSED, message=told, stays_paused=True)
+        )
         after = f"; {active.label} cannot be paused and goes on" if active is not None else ""
         return state, [_yes(event, f"the queue {name} is paused{after}")]
     if active.status is ItemState.STOPPING:
@@ -453,12 +484,27 @@ def _pause(
     ]
 
 
+def _pause_behind(state: State, event: Commanded, name: str, queue: Queue) -> tuple[State, list[Effect]]:
+    active = queue.active
+    if active is not None and active.status is ItemState.PAUSED:
+        return state, [
+            _no(event, f"{active.label} is paused already, and so is the queue {name}; continue it first")
+        ]
+    if queue.status is QueueState.PAUSED and queue.stays_paused:
+        return state, [_no(event, f"the queue {name} is paused already")]
+    by = f" by {event.user}" if event.user else ""
+    behind = f" after {active.label}" if active is not None else ""
+    queue = replace(queue, status=QueueState.PAUSED, message=f"paused{behind}{by}", stays_paused=True)
+    goes_on = f"; {active.label} goes on to its end" if active is not None else ""
+    return _with_queue(state, name, queue), [_yes(event, f"the queue {name} is paused{behind}{goes_on}")]
+
+
 def _continue(state: State, event: Commanded, name: str, queue: Queue) -> tuple[State, list[Effect]]:
     active = queue.active
     is_paused = active is not None and active.status is ItemState.PAUSED
     if queue.status is not QueueState.PAUSED and not is_paused:
         return state, [_no(event, f"the queue {name} is not paused, so there is nothing to continue")]
-    queue = replace(queue, status=QueueState.RUNNING, message="")
+    queue = replace(queue, status=QueueState.RUNNING, message="", stays_paused=False)
     if active is None or not is_paused:
         return _with_queue(state, name, queue), [_yes(event, f"the queue {name} goes on")]
     state = _with_active(state, name, queue, replace(active, status=ItemState.RUNNING))
@@ -476,11 +522,8 @@ def _stop(
     if target is None:
         return state, [_no(event, f"nothing runs in the queue {name}, so there is nothing to {event.action}")]
     if target is not queue.active:
-        state = _with_queue(
-            state, name, replace(queue, items=tuple(i for i in queue.items if i is not target))
-        )
         message = f"{target.label} was {word}{by} before it began"
-        return state, [
+        return _without(state, name, queue, target), [
             _yes(event, message, target.scan_id),
             Cancelled(target, message, _code(event.action)),
         ]
@@ -512,7 +555,8 @@ def _complete(
     if target.status is ItemState.STOPPING:
         return state, [_no(event, f"{target.label} is ending already")]
     by = f" by {event.user}" if event.user else ""
-    queue = replace(queue, status=QueueState.RUNNING, message="")
+    if not queue.stays_paused:
+        queue = replace(queue, status=QueueState.RUNNING, message="")
     state = _with_active(state, name, queue, _ending(target, event.action))
     return state, [
         _yes(event, f"{target.label} ends as completed", target.scan_id),
@@ -540,7 +584,13 @@ def _restart(
         scan_number=None,
         start={},
     )
-    queue = replace(queue, items=(target, copy, *queue.items[1:]), status=QueueState.RUNNING, message="")
+    queue = replace(
+        queue,
+        items=(target, copy, *queue.items[1:]),
+        status=QueueState.RUNNING,
+        message="",
+        stays_paused=False,
+    )
     by = f" by {event.user}" if event.user else ""
     state = _with_active(state, name, queue, _ending(target, event.action))
     return state, [
@@ -586,6 +636,118 @@ def _lock(state: State, event: Commanded, name: str, queue: Queue) -> tuple[Stat
     return _with_queue(state, name, replace(queue, locks=locks)), [_yes(event, told)]
 
 
+# Commands to what waits
+
+
+def _change_pending(
+    state: State, event: Commanded, name: str, queue: Queue, target: Item | None
+) -> tuple[State, list[Effect]]:
+    done = {QueueAction.EDIT: "edited", QueueAction.REMOVE: "removed"}.get(event.action, "moved")
+    if event.scan_id is None or target is None:
+        return state, [
+            _no(
+                event,
+                f"which request is to be {done}? Give the scan id of one that waits in the queue {name}",
+            )
+        ]
+    if target is queue.active:
+        return state, [_no(event, f"{target.label} has begun, so it cannot be {done}; abort it instead")]
+    if event.action is QueueAction.REMOVE:
+        by = f" by {event.user}" if event.user else ""
+        message = f"{target.label} was removed from the queue {name}{by} before it began"
+        return _without(state, name, queue, target), [
+            _yes(event, message, target.scan_id),
+            Cancelled(target, message),
+        ]
+    if event.action is QueueAction.EDIT:
+        return _edit(state, event, name, queue, target)
+    return _move(state, event, name, queue, target)
+
+
+def _edit(
+    state: State, event: Commanded, name: str, queue: Queue, target: Item
+) -> tuple[State, list[Effect]]:
+    made = event.edited
+    if made is None or made.scan_id != target.scan_id:
+        return state, [
+            _no(event, f"there is nothing to change {target.label} to", ReasonCode.INVALID_ARGUMENT)
+        ]
+    items = list(queue.items)
+    items[_place(items, target)] = replace(made, status=ItemState.PENDING, waiting_for=target.waiting_for)
+    state = _with_queue(state, name, replace(queue, items=tuple(items)))
+    return state, [_yes(event, f"{made.label} is changed", target.scan_id)]
+
+
+def _move(
+    state: State, event: Commanded, name: str, queue: Queue, target: Item
+) -> tuple[State, list[Effect]]:
+    first = 0 if queue.active is None else 1
+    items = list(queue.items)
+    at = _place(items, target)
+    last = len(items) - 1
+    match event.action:
+        case QueueAction.MOVE_UP:
+            to = at - 1
+        case QueueAction.MOVE_DOWN:
+            to = at + 1
+        case QueueAction.MOVE_TOP:
+            to = first
+        case QueueAction.MOVE_BOTTOM:
+            to = last
+        case _:
+            wanted = event.parameter.get("position", event.parameter.get("target_position"))
+            if not isinstance(wanted, int) or isinstance(wanted, bool) or not 1 <= wanted <= last - first + 1:
+                return state, [
+                    _no(
+                        event,
+                        f"{wanted!r} is no place to move {target.label} to: {last - first + 1} wait in the queue "
+                        f"{name}, so give a position from 1 to {last - first + 1}",
+                        ReasonCode.INVALID_ARGUMENT,
+                    )
+                ]
+            to = first + wanted - 1
+    to = min(max(to, first), last)
+    if to == at:
+        place = "first" if at == first else "last" if at == last else f"number {at - first + 1}"
+        return state, [_no(event, f"{target.label} is {place} already of what waits in the queue {name}")]
+    items.insert(to, items.pop(at))
+    # What it waits for is told of the head only.
+    items = [replace(i, waiting_for="") if k and i.waiting_for else i for k, i in enumerate(items)]
+    state = _with_queue(state, name, replace(queue, items=tuple(items)))
+    return state, [
+        _yes(
+            event,
+            f"{target.label} is now {to - first + 1} of the {last - first + 1} that wait in the queue {name}",
+        )
+    ]
+
+
+def _show(event: Commanded, name: str, queue: Queue) -> Answer:
+    first, count = event.parameter.get("first", 1), event.parameter.get("count", SHOWN)
+    if (
+        not all(isinstance(n, int) and not isinstance(n, bool) for n in (first, count))
+        or first < 1
+        or count < 0
+    ):
+        return _no(
+            event,
+            "show needs first and count as whole numbers, first from 1 on and count from 0 on",
+            ReasonCode.INVALID_ARGUMENT,
+        )
+    part = queue.items[first - 1 : first - 1 + count]
+    shown = _snapshot_of(queue, part)
+    answer = _yes(event, f"{len(part)} of the {len(queue.items)} requests in the queue {name}")
+    return replace(answer, result=shown)
+
+
+def _place(items: list[Item], target: Item) -> int:
+    return next(k for k, item in enumerate(items) if item is target)
+
+
+def _without(state: State, name: str, queue: Queue, target: Item) -> State:
+    return _with_queue(state, name, replace(queue, items=tuple(i for i in queue.items if i is not target)))
+
+
 # What the system reports
 
 
@@ -604,8 +766,11 @@ def _ended(state: State, event: Ended) -> State:
         return state
     name, item = found
     queue = state.queues[name]
-    items = tuple(other for other in queue.items if other is not item)
-    if not items:
+    if item is queue.items[0]:
+        items = queue.items[1:]
+    else:
+        items = tuple(other for other in queue.items if other is not item)
+    if not items and not queue.stays_paused:
         return _with_queue(state, name, Queue(locks=queue.locks))
     message = queue.message if queue.status is QueueState.PAUSED else ""
     return _with_queue(state, name, replace(queue, items=items, message=message))
@@ -650,12 +815,21 @@ def _expired(state: State, event: Expired) -> tuple[State, list[Effect]]:
 
 
 def _start_what_can(state: State) -> tuple[State, list[Effect]]:
+    """Those that have waited longest come first; what they wait for is kept for them, so that nobody waits for ever."""
     effects: list[Effect] = []
-    for name, queue in state.queues.items():
-        if not queue.items or queue.active is not None:
-            continue
-        head = queue.items[0]
-        reason = _obstacle(state, name, queue, head)
+    in_use: dict[str, str] | None = None
+    heads = [(name, queue.items[0]) for name, queue in state.queues.items() if queue.items]
+    heads = [(name, head) for name, head in heads if head.status is ItemState.PENDING]
+    for name, head in sorted(heads, key=lambda found: found[1].submitted) if len(heads) > 1 else heads:
+        queue = state.queues[name]
+        if in_use is None:
+            in_use = _devices_in_use(state)
+        reason = _obstacle(state, name, queue)
+        if not reason:
+            reason = _waits_for(head, in_use)
+            if reason:
+                for device in head.owned:
+                    in_use.setdefault(device, f"kept for {_whose(head, name)}, which has waited longer")
         if reason:
             if head.waiting_for != reason:
                 state = _with_active(state, name, queue, replace(head, waiting_for=reason))
@@ -665,26 +839,47 @@ def _start_what_can(state: State) -> tuple[State, list[Effect]]:
         state = _with_active(state, name, queue, head)
         if number is not None:
             state = replace(state, last_number=number)
+        for device in head.owned:
+            in_use[device] = f"in use by {_whose(head, name)}"
         effects.append(Start(name, head))
     return state, effects
 
 
-def _obstacle(state: State, name: str, queue: Queue, head: Item) -> str:
+def _obstacle(state: State, name: str, queue: Queue) -> str:
+    """What keeps the whole queue from starting anything."""
     if queue.locks:
-        return "; ".join(queue.locks.values())
+        return "; ".join(f"locked by {lock}: {reason}" for lock, reason in queue.locks.items())
     if queue.status is not QueueState.RUNNING:
         return f"the queue {name} is paused"
     if state.configuring:
         return f"the device session is being changed by {state.configuring}"
-    for other_name, other in state.queues.items():
-        active = other.active
-        if active is None or other_name == name:
-            continue
-        shared = [device for device in head.owned if device in active.owned]
-        if shared:
-            verb = "is" if len(shared) == 1 else "are"
-            return f"{', '.join(shared)} {verb} in use by {active.label} in the queue {other_name}"
     return ""
+
+
+def _devices_in_use(state: State) -> dict[str, str]:
+    """Device -> that it is in use, and by whom."""
+    return {
+        device: f"in use by {_whose(queue.active, name)}"
+        for name, queue in state.queues.items()
+        if queue.active is not None
+        for device in queue.active.owned
+    }
+
+
+def _whose(item: Item, queue: str) -> str:
+    return f"{item.label}{f' of {item.user}' if item.user else ''} in the queue {queue}"
+
+
+def _waits_for(head: Item, in_use: Mapping[str, str]) -> str:
+    """Which devices it does not get, and who holds them; empty if it gets all."""
+    by_holder: dict[str, list[str]] = {}
+    for device in head.owned:
+        if device in in_use:
+            by_holder.setdefault(in_use[device], []).append(device)
+    return "; ".join(
+        f"{', '.join(devices)} {'is' if len(devices) == 1 else 'are'} {holder}"
+        for holder, devices in by_holder.items()
+    )
 
 
 # Small things
@@ -697,6 +892,16 @@ def _with_queue(state: State, name: str, queue: Queue) -> State:
 def _with_active(state: State, name: str, queue: Queue, head: Item) -> State:
     """The queue with its first item replaced."""
     return _with_queue(state, name, replace(queue, items=(head, *queue.items[1:])))
+
+
+def _snapshot_of(queue: Queue, items: tuple[Item, ...]) -> QueueSnapshot:
+    return QueueSnapshot(
+        status=QueueState.LOCKED if queue.locks else queue.status,
+        items=[_shown(item) for item in items],
+        locks=dict(queue.locks),
+        message=queue.note or queue.message,
+        num_items=len(queue.items),
+    )
 
 
 def _ending(item: Item, action: QueueAction) -> Item:

@@ -37,10 +37,13 @@ class ScanQueueMessage(Message):
 
 
 class QueueAction(StrEnum):
-    """Commands to a queue, with BEC's names."""
+    """Commands to a queue, with BEC's names. pause: at once, between two phases; deferred_pause: after the point;
+    pause_after_scan: the queue, behind what runs. The last seven are for what waits, by its scan_id.
+    """
 
     PAUSE = "pause"
     DEFERRED_PAUSE = "deferred_pause"
+    PAUSE_AFTER_SCAN = "pause_after_scan"
     CONTINUE = "continue"
     ABORT = "abort"
     HALT = "halt"
@@ -49,10 +52,30 @@ class QueueAction(StrEnum):
     USER_COMPLETED = "user_completed"
     LOCK = "lock"
     RELEASE_LOCK = "release_lock"
+    SHOW = "show"
+    MOVE_UP = "move_up"
+    MOVE_DOWN = "move_down"
+    MOVE_TOP = "move_top"
+    MOVE_BOTTOM = "move_bottom"
+    MOVE_TO = "move_to"
+    EDIT = "edit"
+    REMOVE = "remove"
+
+    @property
+    def is_move(self) -> bool:
+        return self.value.startswith("move_")
 
 
 class ScanQueueModificationMessage(Message):
-    """Please do this to the queue, or to one scan in it. scan_id None: the active scan."""
+    """Please do this to the queue, or to one scan in it. scan_id None: the active scan.
+
+    parameter, by action:
+      lock, release_lock  identifier: the lock's name; reason
+      move_to             position: 1 is the first that waits
+      edit                what is to change of the request: scan_type, args, kwargs (those named), metadata (those named),
+                          monitored, on_request, file_suffix, file_directory
+      show                first: 1 is the head of the queue; count. The answer's result is a `QueueSnapshot` of these.
+    """
 
     msg_type: ClassVar[str] = "scan_queue_modification"
 
@@ -129,10 +152,16 @@ class QueueItem(Part):
 
 
 class QueueSnapshot(Part):
+    """items: the first of the queue, from its head on. num_items: how many there are in all; with the command `show` one
+    sees the others. held: interlock -> sentence, of those that are tripped for this queue.
+    """
+
     status: QueueState = QueueState.RUNNING
     items: list[QueueItem] = []
     locks: dict[str, str] = {}
     message: str = ""
+    num_items: int = 0
+    held: dict[str, str] = {}
 
 
 class ScanQueueStatusMessage(Message):
@@ -153,9 +182,24 @@ class ScanNumberMessage(Message):
 
 
 class QueueStateMessage(Message):
-    """The scan server's own durable state: what it needs to go on after a restart. Opaque to others."""
+    """The scan server's own durable state: what it needs to go on after a restart, but for what `QueueLogMessage`s with
+    a higher revision say. Opaque to others.
+    """
 
     msg_type: ClassVar[str] = "queue_state"
     max_array_bytes: ClassVar[int] = 256 * 1024 * 1024
 
     state: dict[str, Any]
+
+
+class QueueLogMessage(Message):
+    """What happened to the queues in one turn, in order: pairs of a name and its facts. Opaque to others.
+
+    rest: what else is durable and small, as in the state.
+    """
+
+    msg_type: ClassVar[str] = "queue_log"
+
+    revision: int
+    events: list[Any] = []
+    rest: dict[str, Any] = {}
