@@ -201,7 +201,8 @@ class Fleet:
             self._reap(now)
             self._start_who_is_due(now)
             if now >= self._tick_due:
-                self._tick_due = now + TICK_S
+                # With the heartbeats of the services, while the processors are awake.
+                self._tick_due = (now // TICK_S + 1) * TICK_S
                 self._tick(now)
             self._kill_who_is_due(now)
             self._check_start(now)

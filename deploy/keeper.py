@@ -194,7 +194,8 @@ class Keeper:
             self._start_redis()
         if self._sync_due is not None and now >= self._sync_due:
             self._sync()
-            self._sync_due = now + SYNC_S if self._redis is not None else None
+            # Just behind the heartbeats, which are in step.
+            self._sync_due = (now // SYNC_S + 1) * SYNC_S + 0.01 if self._redis is not None else None
 
     def _redis_ended(self, now: float) -> None:
         assert self._redis is not None
