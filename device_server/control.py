@@ -85,6 +85,8 @@ class Control:
                 return
             case ControlKind.PAUSE:
                 self.epochs = self.epochs.pause(scan_id)
+            case ControlKind.PAUSE_AFTER_POINT:
+                self.epochs = self.epochs.pause(scan_id, after_point=True)
             case ControlKind.RESUME:
                 self.epochs = self.epochs.resume(scan_id)
         self.wake_all()

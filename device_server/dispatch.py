@@ -48,12 +48,13 @@ class Epochs:
     """Which instructions are void, and which scans are held. A value: the control thread replaces it, all others read.
 
     floor: the lowest epoch that is still obeyed. stopped: scan -> the highest epoch of it that is void. paused: scans
-    that are held between two phases; None in it: all.
+    that are held between two phases; None in it: all. after_point: those that are held between two points.
     """
 
     floor: int = 0
     stopped: Mapping[str, int] = field(default_factory=dict)
     paused: frozenset[str | None] = frozenset()
+    after_point: frozenset[str | None] = frozenset()
 
     def admits(self, scan_id: str | None, run_epoch: int) -> bool:
         """Whether an instruction of this scan and epoch may run."""
@@ -61,9 +62,10 @@ class Epochs:
             return False
         return scan_id is None or run_epoch > self.stopped.get(scan_id, -1)
 
-    def holds(self, scan_id: str | None) -> bool:
-        """Whether a scan is paused."""
-        return bool(self.paused) and (None in self.paused or scan_id in self.paused)
+    def holds(self, scan_id: str | None, *, within_point: bool = False) -> bool:
+        """Whether a scan is paused. within_point: it has begun a point, and not ended it."""
+        held = self.paused if within_point else self.paused | self.after_point
+        return bool(held) and (None in held or scan_id in held)
 
     def stop(self, scan_id: str | None, run_epoch: int, seen: int) -> Epochs:
         """After a stop. seen: the highest epoch that has come so far. A stop also ends a pause."""
@@ -76,14 +78,19 @@ class Epochs:
         stopped[scan_id] = max(last, stopped.pop(scan_id, -1))
         while len(stopped) > _KEEP_STOPS:
             del stopped[next(iter(stopped))]
-        return Epochs(self.floor, stopped, self.paused - {scan_id})
+        return Epochs(self.floor, stopped, self.paused - {scan_id}, self.after_point - {scan_id})
 
-    def pause(self, scan_id: str | None) -> Epochs:
+    def pause(self, scan_id: str | None, *, after_point: bool = False) -> Epochs:
+        if after_point:
+            return replace(self, after_point=self.after_point | {scan_id})
         return replace(self, paused=self.paused | {scan_id})
 
     def resume(self, scan_id: str | None) -> Epochs:
         """Of one scan; None: of all."""
-        return replace(self, paused=frozenset() if scan_id is None else self.paused - {scan_id, None})
+        if scan_id is None:
+            return replace(self, paused=frozenset(), after_point=frozenset())
+        over = {scan_id, None}
+        return replace(self, paused=self.paused - over, after_point=self.after_point - over)
 
 
 @dataclass(frozen=True)

@@ -455,8 +455,7 @@ class Instructions:
                     yield from self._sleep(message, monotonic() + action.settling_time_s)
                 if control.epochs is not epochs:
                     flush()
-                    yield from self._obey(message)
-                    epochs = control.epochs
+                    yield from self._obey(message, within_point=True)
                 # Trigger
                 acq_start = now()
                 exposed = monotonic() + minimum_exposure
@@ -473,8 +472,7 @@ class Instructions:
                     yield from self._sleep(message, monotonic() + action.settling_time_after_trigger_s)
                 if control.epochs is not epochs:
                     flush()
-                    yield from self._obey(message)
-                    epochs = control.epochs
+                    yield from self._obey(message, within_point=True)
                 # Read
                 values: list[Any] = [None] * width
                 times: list[Any] = [0.0] * width
@@ -1008,11 +1006,11 @@ class Instructions:
             yield WOKEN
             self._unless_stopped(message)
 
-    def _obey(self, message: DeviceInstructionMessage) -> Steps:
+    def _obey(self, message: DeviceInstructionMessage, *, within_point: bool = False) -> Steps:
         """Wait while the scan is paused. Raises Stopped if it is void."""
         while True:
             self._unless_stopped(message)
-            if not self._control.epochs.holds(message.scan_id):
+            if not self._control.epochs.holds(message.scan_id, within_point=within_point):
                 return
             yield WOKEN
 

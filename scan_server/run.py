@@ -311,7 +311,10 @@ class ScanRun:
             case QueueAction.PAUSE | QueueAction.DEFERRED_PAUSE:
                 if self.order.is_scan and self.phase is not Phase.CLEANING and not self._paused:
                     self._paused = True
-                    self._control(ControlKind.PAUSE, self._epoch)
+                    at_once = action is QueueAction.PAUSE
+                    self._control(
+                        ControlKind.PAUSE if at_once else ControlKind.PAUSE_AFTER_POINT, self._epoch
+                    )
                     self._tell_state(ScanState.PAUSED, moment)
             case QueueAction.CONTINUE:
                 if self._paused:

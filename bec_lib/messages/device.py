@@ -254,7 +254,8 @@ class ControlKind(StrEnum):
 
 
 class DeviceControlMessage(Message):
-    """Stop, pause or resume, obeyed between any two phases.
+    PAUSE_AFTER_POINT = "pause_after_point"
+    """Stop, pause or resume, obeyed between any two phases; a pause_after_point, between two points.
 
     A stop raises the device server's epoch to `run_epoch` + 1 (or by one, if 0), answers running and later
     instructions of older runs `stopped`, and calls `stop()` on `devices`; None: on all devices that move or

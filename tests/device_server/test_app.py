@@ -324,6 +324,23 @@ def test_a_paused_scan_takes_no_point_until_it_is_resumed(bench: Any, zero: Conf
     assert len(columns(bench)[0]) == 3
 
 
+@pytest.mark.parametrize(("kind", "taken"), [(ControlKind.PAUSE, 0), (ControlKind.PAUSE_AFTER_POINT, 1)])
+def test_a_pause_in_the_middle_of_a_point(bench: Any, device: Any, kind: ControlKind, taken: int) -> None:
+    bench.load({"samx": device("SimPositioner", velocity=50.0)})
+    stage(bench, monitored=["samx"], owned=["samx"])
+    number = bench.send(RunPoints(first_index=0, count=2, positions={"samx": [5.0, 6.0]}), scan_id="s1")
+    bench.until(lambda: moving(bench, "samx"))
+    control(bench, kind, scan_id="s1")
+    bench.until(lambda: bench.app._control.epochs.holds("s1"))
+    bench.until(lambda: not moving(bench, "samx"))
+    for _ in range(5):
+        bench.turn()
+    bench.until(lambda: sum(block.count for block in points(bench)) == taken)
+    control(bench, ControlKind.RESUME, scan_id="s1")
+    assert bench.reply(number).status == "completed"
+    assert len(columns(bench)[0]) == 2
+
+
 def test_a_paused_scan_can_be_stopped(bench: Any, zero: Config) -> None:
     bench.load(zero)
     stage(bench, monitored=["d1"])

@@ -211,6 +211,14 @@ def test_pause_and_resume_of_one_scan_and_of_all() -> None:
     assert not FREE.pause("s1").stop("s1", 1, 1).holds("s1")
 
 
+def test_a_pause_after_the_point_holds_between_points_only() -> None:
+    paused = FREE.pause("s1", after_point=True)
+    assert paused.holds("s1") and not paused.holds("s1", within_point=True)
+    assert paused.pause("s1").holds("s1", within_point=True)
+    assert not paused.resume("s1").holds("s1") and not paused.resume(None).holds("s1")
+    assert not paused.stop("s1", 1, 1).holds("s1")
+
+
 # Owners
 
 

@@ -339,6 +339,8 @@ def test_pause_holds_the_window_and_continue_fills_it() -> None:
     kinds = [message.kind for message in bench.messages(DeviceControlMessage)]
     assert kinds == [ControlKind.PAUSE, ControlKind.RESUME]
     assert bench.states == [ScanState.OPEN, ScanState.PAUSED, ScanState.OPEN]
+    bench.take(bench.run.command(QueueAction.DEFERRED_PAUSE, "", T))
+    assert bench.messages(DeviceControlMessage)[-1].kind is ControlKind.PAUSE_AFTER_POINT
 
 
 # A device server starts anew
