@@ -454,6 +454,7 @@ class Instructions:
                     flush()
                     yield from self._sleep(message, monotonic() + action.settling_time_s)
                 if control.epochs is not epochs:
+                    # Looked at again before the next point, where more may hold it.
                     flush()
                     yield from self._obey(message, within_point=True)
                 # Trigger
@@ -471,6 +472,7 @@ class Instructions:
                     flush()
                     yield from self._sleep(message, monotonic() + action.settling_time_after_trigger_s)
                 if control.epochs is not epochs:
+                    # Looked at again before the next point, where more may hold it.
                     flush()
                     yield from self._obey(message, within_point=True)
                 # Read
@@ -559,7 +561,9 @@ class Instructions:
                 self._control.stop_devices([adapter.name])
             for undo in to_undo:
                 undo()
-        return {"points": taking.count}
+        results = yield from self._each(None, "read", [adapter], lambda device: device.read(), writes=False)
+        read_backs = {adapter.name: reading for adapter, reading, problem in results if problem is None}
+        return _WithReadBacks({"points": taking.count}, read_backs)
 
     def _at_marks(
         self,

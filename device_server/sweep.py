@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 NEAR_S = 0.0005
 # However far the next mark, look again after this, s: the device may have become faster.
 LOOK_S = 0.05
+# How soon to look again at a device that has not yet been seen to move, s.
+FIRST_LOOK_S = 0.002
 # Back to back, points are not closer than this, s.
 LEAST_S = 0.001
 
@@ -32,25 +34,31 @@ class MarkPace:
     next: int = 0
     late: int = 0
     _seen: list[tuple[float, float]] = field(default_factory=list)
+    _begun: float | None = None
 
     @property
     def is_done(self) -> bool:
         return self.next >= len(self.marks)
 
     def wait(self, now: float, position: float) -> float:
-        """Seconds until the next mark is reached, at most LOOK_S; 0: it is."""
+        """Seconds after which to look again, at most LOOK_S; 0: the next mark is reached."""
+        if self._begun is None:
+            self._begun = now
         if not self._seen or self._seen[-1][1] != position:
             self._seen = [*self._seen[-1:], (now, position)]
         left = (self.marks[self.next] - position) * self.direction
         if left <= 0:
             return 0.0
-        speed = self._speed()
-        if speed <= 0:
-            return LOOK_S / 10
-        # What it has gone since it was seen, unless it is only beginning to move.
-        left -= speed * (now - self._seen[-1][0])
-        seconds = left / speed
-        return 0.0 if seconds <= NEAR_S else min(seconds, LOOK_S)
+        seen = self._seen_speed()
+        if seen <= 0:
+            return FIRST_LOOK_S
+        # What it has gone since it was seen.
+        left -= (self.speed or seen) * (now - self._seen[-1][0])
+        seconds = left / max(seen, self.speed or 0.0)
+        if seconds <= NEAR_S:
+            return 0.0
+        # It may be getting faster: half of the way is waited for, and no longer than it has been on its way.
+        return min(max(seconds / 2, NEAR_S), LOOK_S, max(now - self._begun, FIRST_LOOK_S))
 
     def take(self, position: float) -> None:
         """The point is taken here."""
@@ -58,11 +66,11 @@ class MarkPace:
             self.late += 1
         self.next += 1
 
-    def _speed(self) -> float:
+    def _seen_speed(self) -> float:
         if len(self._seen) < 2:
             return 0.0
         (then, before), (now, position) = self._seen
-        return abs(position - before) / (now - then) if now > then else self.speed or 0.0
+        return abs(position - before) / (now - then) if now > then else 0.0
 
 
 @dataclass
