@@ -22,7 +22,7 @@ import numpy as np
 
 from bec_lib.broker import Batch, Delivery, Malformed
 from bec_lib.endpoints import HOUR, Endpoint, MessageEndpoints, all_endpoints
-from bec_lib.errors import ParameterError, StorageError
+from bec_lib.errors import BECError, ParameterError, StorageError
 from bec_lib.file_paths import file_target, master_path
 from bec_lib.ids import entry_order, just_before
 from bec_lib.messages import (
@@ -50,7 +50,7 @@ from file_writer.layout import (
     Value,
     walk,
 )
-from file_writer.paths import alternatives, leftover_pattern, temporary_path
+from file_writer.paths import alternatives, leftover_pattern, temporary_path, with_final_names
 from file_writer.rows import row_arrays
 from file_writer.session import Session, Step
 
@@ -300,6 +300,11 @@ class WriterApp:
             except (StorageError, ParameterError) as error:
                 self._fail(file, str(error))
                 return
+            except BECError:
+                raise
+            except Exception as error:  # noqa: BLE001 - a scan that nobody foresaw must not cost others theirs
+                self._fail_unforeseen(file, error)
+                return
             file.session = machine.done(file.session, step, self._clock.monotonic())
             if step is Step.FINISH:
                 self._look_after(file, WAIT_FOR_WORKER_S)
@@ -420,6 +425,10 @@ class WriterApp:
             return
         except StorageError as error:
             self._fail(file, str(error))
+        except BECError:
+            raise
+        except Exception as error:  # noqa: BLE001 - as in `_advance`
+            self._fail_unforeseen(file, error)
         else:
             self._tell_finished(file, finished)
             assert file.order is not None
@@ -464,6 +473,7 @@ class WriterApp:
 
     def _fail(self, file: _File, error: str) -> None:
         """The file cannot be written now: say so, once for the scan while it runs and once at its end."""
+        error = with_final_names(error)
         sealed = file.session.seal
         end = file.session.end if sealed is not None else None
         first = file.session.failures == 0
@@ -487,6 +497,10 @@ class WriterApp:
         batch.append(MessageEndpoints.file_event, _failure(status, path, error, end.count))
         batch.append(MessageEndpoints.scan_history, _history(file.session, end, path, error))
         batch.commit()
+
+    def _fail_unforeseen(self, file: _File, error: Exception) -> None:
+        log.error("writing the file of %s", file.name, exc_info=error)
+        self._fail(file, f"an unforeseen {type(error).__name__}: {error}")
 
     def _give_up(self, file: _File) -> None:
         status = file.session.status

@@ -127,18 +127,13 @@ class LiveFile:
         self._growth = _Growth(_rows_per_chunk(expected), compression)
         self._growing: list[_Growing] = []
         self._scalars: dict[Column, list[tuple[bytes, Field]]] = {}
-        for place, item in walk(root):
-            if isinstance(item, Field) and item.column is not None:
-                if item.grows:
-                    dtype, kind = _type_of(item)
-                    self._growing.append(_Growing(place.encode(), kind, dtype, item.shape, item.column))
-                else:
-                    self._scalars.setdefault(item.column, []).append((place.encode(), item))
-        self.skeleton = _skeleton(root)
+        self.skeleton = ""
         self._started = False
         self._file: Any = None
         try:
             with told_as_storage_error("creating", path):
+                self._note_columns(root)
+                self.skeleton = _skeleton(root)
                 if templates is None:
                     self._file = _create(path)
                     self.build(root)
@@ -228,6 +223,16 @@ class LiveFile:
                     item.dataset = None
         with contextlib.suppress(OSError):
             self.path.unlink()
+
+    def _note_columns(self, root: Group) -> None:
+        for place, item in walk(root):
+            if not isinstance(item, Field) or item.column is None:
+                continue
+            if item.grows:
+                dtype, kind = _type_of(item)
+                self._growing.append(_Growing(place.encode(), kind, dtype, item.shape, item.column))
+            else:
+                self._scalars.setdefault(item.column, []).append((place.encode(), item))
 
     def _from_template(self, root: Group, templates: Templates) -> None:
         key = f"{self._growth} {self.skeleton}"

@@ -5,11 +5,13 @@ Answers with paths only; the scheme of the master file itself is in `bec_lib.fil
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 # Hidden, so that whoever lists the folder or matches *.h5 does not find a file that cannot be opened yet.
 _TEMPORARY = ".{name}.{mark}.tmp"
+_IN_TEXT = re.compile(r"/\.([^/\s]+?)\.[\w-]+\.tmp\b")
 
 
 def temporary_path(master: Path, mark: str) -> Path:
@@ -17,6 +19,11 @@ def temporary_path(master: Path, mark: str) -> Path:
     and attempts apart.
     """
     return master.with_name(_TEMPORARY.format(name=master.name, mark=mark))
+
+
+def with_final_names(text: str) -> str:
+    """A sentence for people, in which temporary files have the names of their master files."""
+    return _IN_TEXT.sub(r"/\1", text)
 
 
 def leftover_pattern(master: Path) -> str:

@@ -151,8 +151,10 @@ class Fold:
                 "for this server; the block was left out"
             )
         count = 1 if baseline else message.count
-        lengths = {len(column) for column in message.values}
-        lengths |= {len(column) for column in message.device_times}
+        try:
+            lengths = {len(column) for column in (*message.values, *message.device_times)}
+        except TypeError:
+            return f"{where} has columns that are no lists; the block was left out"
         if not baseline:
             lengths.add(len(message.server_times))
         if lengths - {count} or count < 1 or message.first_index < 0:

@@ -125,7 +125,7 @@ class _View:
             for name, signals in self.monitored.items()
             if name not in positioners
             for signal in ([s for s in signals if s.kind == "hinted"] or signals[:1])
-            if signal.dtype != "str"
+            if stored_dtype(signal.dtype) != "str"
         ]
         self.counting = [signal for signal in self.detectors if _is_integer(signal)]
         plotted = [signal for signal in self.detectors if not signal.shape] or self.detectors
@@ -157,6 +157,14 @@ def value_path(signal: SignalSchema) -> str:
 def safe(name: str) -> str:
     """A name as HDF5 and NeXus can have it: a slash would be another level."""
     return name.replace("/", "_") or "_"
+
+
+def stored_dtype(name: str) -> str:
+    """A signal's dtype in the file: as announced if it is one of numbers, else "str"."""
+    try:
+        return name if np.dtype(name).kind in "biufc" else "str"
+    except TypeError:
+        return "str"
 
 
 def display_name(signal: SignalSchema) -> str:
@@ -414,16 +422,17 @@ def _signal(signal: SignalSchema, value: Column, timestamp: Column) -> Group:
         attributes["units"] = signal.unit
     if signal.precision is not None:
         attributes["precision"] = signal.precision
+    dtype = stored_dtype(signal.dtype)
     return Group(
         safe(signal.signal),
         "NXdata",
         (
             Field(
                 "value",
-                dtype=signal.dtype,
-                shape=tuple(signal.shape),
+                dtype=dtype,
+                shape=() if dtype == "str" else tuple(signal.shape),
                 column=value,
-                length=TEXT_COLUMN_BYTES if signal.dtype == "str" else 0,
+                length=TEXT_COLUMN_BYTES if dtype == "str" else 0,
                 attributes=attributes,
             ),
             Field("timestamp", dtype="float64", column=timestamp, attributes={"units": "s"}),

@@ -541,6 +541,27 @@ def test_a_format_that_raises_costs_no_file(bench: Bench) -> None:
     assert text(bench.path(), "/entry/definition") == "NXscan"
 
 
+def test_a_scan_that_nobody_foresaw_does_not_end_the_service(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = file_writer.app.row_arrays
+
+    def broken(blocks: Any, *others: Any) -> Any:
+        if blocks[0].scan_id == "scan-1":
+            raise ZeroDivisionError("oops")
+        return rows(blocks, *others)
+
+    monkeypatch.setattr(file_writer.app, "row_arrays", broken)
+    for number in (1, 2):
+        bench.open(number)
+        bench.points(0, 1, number)
+        bench.close(1, number)
+    bench.turn()
+
+    assert "an unforeseen ZeroDivisionError: oops" in bench.alarms()[0]
+    assert values(bench.path(2)) == [0.0]
+
+
 def test_a_format_of_ones_own_is_used(bench: Bench) -> None:
     class Small:
         def layout(self, scan: Any) -> Group:

@@ -264,3 +264,23 @@ def test_the_closing_facts_are_those_of_the_end() -> None:
     assert closing[f"{bec}/error"] == "samx stalled"
     assert closing[f"{bec}/num_readouts"] == 2
     assert set(closing) <= set(members)
+
+
+@pytest.mark.parametrize(
+    ("announced", "stored"),
+    [
+        ("float32", "float32"),
+        ("uint16", "uint16"),
+        ("bool", "bool"),
+        ("str", "str"),
+        ("<U12", "str"),
+        ("?!", "str"),
+    ],
+)
+def test_what_is_no_number_is_stored_as_text(announced: str, stored: str) -> None:
+    odd = DIODE.model_copy(update={"dtype": announced, "shape": [4]})
+    value = members_of(facts_of(schema_of((SAMX, odd))))["/entry/collection/devices/diode/diode/value"]
+
+    assert isinstance(value, Field)
+    assert value.dtype == stored
+    assert value.shape == (() if stored == "str" else (4,))

@@ -2,7 +2,7 @@ from fnmatch import fnmatch
 from itertools import islice
 from pathlib import Path
 
-from file_writer.paths import alternatives, leftover_pattern, temporary_path
+from file_writer.paths import alternatives, leftover_pattern, temporary_path, with_final_names
 
 MASTER = Path("/data/S00042_master.h5")
 
@@ -30,3 +30,12 @@ def test_the_names_to_fall_back_to_are_numbered() -> None:
         "S00042_master_2.h5",
         "S00042_master_3.h5",
     ]
+
+
+def test_people_are_told_the_final_name() -> None:
+    text = f"creating {temporary_path(MASTER, '123-1-final')} failed: No space left on device"
+
+    assert with_final_names(text) == "creating /data/S00042_master.h5 failed: No space left on device"
+    assert with_final_names("renaming to /data/S00042_master.h5 failed") == (
+        "renaming to /data/S00042_master.h5 failed"
+    )

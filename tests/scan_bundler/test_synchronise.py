@@ -181,6 +181,15 @@ def test_columns_of_the_wrong_length_are_named() -> None:
     assert "announces 3 points" in wrong.why
 
 
+def test_columns_that_are_no_columns_are_named() -> None:
+    fold = fold_with(ONE_SERVER)
+
+    (wrong,) = fed(fold, block(0, 1).model_copy(update={"values": [1.0, 2.0]}))
+
+    assert isinstance(wrong, Wrong)
+    assert "no lists" in wrong.why
+
+
 def test_what_is_missing_at_the_end_is_named_by_server_and_point() -> None:
     fold = fold_with(TWO_SERVERS)
     fed(fold, block(0, 6), block(0, 2, server="other", columns=1), block(5, 1, server="other", columns=1))
