@@ -121,9 +121,11 @@ class MessageEndpoints:
         m.ScanQueueMessage,
         m.ScanQueueModificationMessage,
         m.DeviceConfigMessage,
+        m.InterlockRequestMessage,
+        m.BeamlineStateRequestMessage,
         writer="client",
         keep=20_000,
-        doc="Scan requests, queue commands and configuration requests of a user, in order.",
+        doc="Scan requests, queue commands, changes of configuration, interlocks and states of a user, in order.",
     )
     device_rpc_request = _stream(
         "personal/{user}/device_rpc",
@@ -194,8 +196,6 @@ class MessageEndpoints:
         keep=1000,
         doc="Every change of the queues, as the snapshot after it.",
     )
-    queue_state = _latest(
-        "internal/queue/state",
     queue_log = _stream(
         "internal/queue/log",
         m.QueueLogMessage,
@@ -203,6 +203,8 @@ class MessageEndpoints:
         keep=100_000,
         doc="What happened to the queues since `queue_state` was written.",
     )
+    queue_state = _latest(
+        "internal/queue/state",
         m.QueueStateMessage,
         writer="scan_server",
         doc="What the scan server needs to go on after a restart.",
@@ -269,7 +271,41 @@ class MessageEndpoints:
         doc="Every session that was in force.",
     )
 
+    interlocks = _stream(
+        "info/interlocks/definitions",
+        m.InterlocksMessage,
+        writer="scan_server",
+        keep=200,
+        doc="The interlocks as defined; the newest entry counts.",
+    )
+    interlock_status = _latest(
+        "info/interlocks/status",
+        m.InterlockStatusMessage,
+        writer="scan_server",
+        doc="Which interlocks are tripped, and why.",
+    )
+    beamline_states = _latest(
+        "info/states/all",
+        m.BeamlineStatesMessage,
+        writer="scan_server",
+        doc="All beamline states as they are now.",
+    )
+    beamline_state_events = _stream(
+        "info/states/events",
+        m.BeamlineStateMessage,
+        writer="scan_server",
+        keep=10_000,
+        doc="Every change of every beamline state.",
+    )
+
     # Device server.
+    interlock_trips = _stream(
+        "internal/interlocks/trips",
+        m.InterlockTripMessage,
+        writer="device_server",
+        keep=1000,
+        doc="Interlocks that a device server saw trip.",
+    )
     device_server_info = _latest(
         "info/devices/servers/{server}",
         m.DeviceServerInfoMessage,

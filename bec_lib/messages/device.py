@@ -23,6 +23,7 @@ class StageDevices(Part):
     triggered: triggered at every point. owned: all that the scan may move or configure (motors included);
     others' commands to them are refused until unstaged.
     scan_info: handed to device classes that ask for it (num_points, exp_time, file target ...).
+    queue: whose interlocks hold its points.
     """
 
     kind: Literal["stage"] = "stage"
@@ -33,6 +34,7 @@ class StageDevices(Part):
     scan_name: str = ""
     scan_number: int = 0
     scan_info: dict[str, Any] = {}
+    queue: str = "primary"
 
 
 class UnstageDevices(Part):
@@ -248,13 +250,17 @@ class StagedDevice(Part):
 
 
 class ControlKind(StrEnum):
+    """hold, release: of an interlock, for all scans of its queues."""
+
     STOP = "stop"
     PAUSE = "pause"
+    PAUSE_AFTER_POINT = "pause_after_point"
     RESUME = "resume"
+    HOLD = "hold"
+    RELEASE = "release"
 
 
 class DeviceControlMessage(Message):
-    PAUSE_AFTER_POINT = "pause_after_point"
     """Stop, pause or resume, obeyed between any two phases; a pause_after_point, between two points.
 
     A stop raises the device server's epoch to `run_epoch` + 1 (or by one, if 0), answers running and later
@@ -270,6 +276,8 @@ class DeviceControlMessage(Message):
     devices: list[str] | None = None
     request_id: str = ""
     client_id: str = ""
+    interlock: str = ""
+    trips: dict[str, int] = {}
 
 
 class DeviceRPCMessage(Message):

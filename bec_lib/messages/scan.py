@@ -55,6 +55,7 @@ class ScanStatusMessage(Message):
 
     num_points: points announced by the plan, None if the scan cannot know. num_readouts: points committed, in
     terminal states. started, ended: seconds UTC, ended is None while it runs. timestamp: of this change.
+    dead_time_s: for how long interlocks have held it so far.
     error: why it was not completed. config_hash, code_hash: of the device session and of the scan's source.
     """
 
@@ -66,7 +67,7 @@ class ScanStatusMessage(Message):
     scan_name: str
     request_id: str
     queue: str = "primary"
-    reason: str | None = None  # "user" or "alarm"
+    reason: str | None = None  # "user", "alarm" or "interlock"
     message: str = ""
     error: ErrorInfo | None = None
     scan_type: str = "step"
@@ -92,6 +93,7 @@ class ScanStatusMessage(Message):
     started: float = 0.0
     ended: float | None = None
     timestamp: float = 0.0
+    dead_time_s: float = 0.0
 
 
 class ScanPositionsMessage(Message):
