@@ -108,7 +108,13 @@ def _finish(code: int) -> None:
 
 
 def redirect_output(path: Path) -> None:
-    """Standard output and error to this file, begun anew; standard input from nothing."""
+    """Standard output and error to this file, begun anew; standard input from nothing.
+
+    What the process before has left there is kept beside it, as FILE.1.
+    """
+    with contextlib.suppress(OSError):
+        if path.stat().st_size:
+            path.replace(path.with_name(path.name + ".1"))
     with open(os.devnull, "rb") as nothing:
         os.dup2(nothing.fileno(), 0)
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)

@@ -258,3 +258,46 @@ def test_a_redis_that_cannot_be_reached_is_named(new_fleet: NewFleet, dummies: l
     with pytest.raises(BECError, match=r"Redis at 127\.0\.0\.1:1 cannot be reached"):
         fleet.start()
     assert processes_of(fleet) == []
+
+
+def test_a_service_that_never_comes_back_from_a_call_is_killed_past_its_time_and_its_traceback_kept(
+    new_fleet: NewFleet, dummies: list[str]
+) -> None:
+    fleet = new_fleet(arguments=["--service", "h=hanging"]).start()
+    before = fleet.row("h")["pid"]
+    row = wait_until(
+        lambda: (row := fleet.row("h"))["pid"] not in (None, before) and row, 12.0, "a new process"
+    )
+    assert "killed by the supervisor: silent for" in row["reason"]
+    assert "(busy: a short call)" in row["reason"]
+    assert "never_come_back" in (fleet.logs / "h.err.1").read_text()
+
+
+def test_what_a_killed_service_leaves_behind_is_ended(new_fleet: NewFleet, dummies: list[str]) -> None:
+    fleet = new_fleet(arguments=["--service", "l=leaving"]).start()
+    before = fleet.row("l")["pid"]
+    left = [pid for pid in process.processes_in_session(before) if pid != before]
+    assert len(left) == 1
+    os.kill(before, signal.SIGKILL)
+    comes_back(fleet, "l", before)
+    wait_until(lambda: not process.is_alive(left[0]), 7.0, "the child of the dead service is gone")
+    second = process.processes_in_session(fleet.row("l")["pid"])
+    assert len(second) == 2
+    fleet.stop()
+    assert not any(process.is_alive(pid) for pid in second)
+    assert processes_of(fleet) == []
+
+
+def test_a_service_that_was_fenced_off_becomes_a_stand_by(new_fleet: NewFleet, dummies: list[str]) -> None:
+    fleet = new_fleet(arguments=dummies).start()
+    broker = broker_of(fleet)
+    before = fleet.row("a")["pid"]
+    broker.acquire_lease("a")
+    row = wait_until(lambda: (row := fleet.row("a"))["state"] == "DOWN" and row, 3.0, "a has ended")
+    assert "another instance has taken over" in row["reason"]
+    began = time.monotonic()
+    # Nobody holds the role in earnest, so it is taken again.
+    wait_until(lambda: fleet.row("a")["pid"] not in (None, before), 8.0)
+    assert time.monotonic() - began > 3.0
+    wait_until(lambda: fleet.row("a")["state"] == "RUNNING", 4.0)
+    broker.close()
