@@ -18,6 +18,7 @@ import sqlalchemy as sql
 from sqlalchemy import BigInteger, Boolean, Column, DateTime, Integer, MetaData, Table, Text
 from sqlalchemy.dialects import postgresql, sqlite
 
+from bec_lib import crash_points
 from bec_lib.messages import DeviceSessionMessage
 from scihub_connector.outbox import Entry
 from scihub_connector.records import Row, rows, session_rows
@@ -191,6 +192,8 @@ class Database:
                             {"entry": entry_id, "updated": now},
                         ),
                     )
+                crash_points.reached("scihub.before_database")
+            crash_points.reached("scihub.after_database")
 
     def close(self) -> None:
         if self._engine is not None:

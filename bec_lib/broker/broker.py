@@ -16,7 +16,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from bec_lib import PROTOCOL_VERSION, codec
+from bec_lib import PROTOCOL_VERSION, codec, crash_points
 from bec_lib.broker import scripts
 from bec_lib.broker.settings import RedisSettings
 from bec_lib.clock import Clock, SystemClock
@@ -88,6 +88,12 @@ class Lease:
     key: str
     epoch: int
     sequence: int = 0
+    before_commit: str = field(init=False)
+    after_commit: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.before_commit = f"{self.role}.before_commit"
+        self.after_commit = f"{self.role}.after_commit"
 
 
 @dataclass(slots=True)
@@ -250,7 +256,9 @@ class Broker:
         if lease is not None:
             lease.sequence += 1
             arguments = [str(lease.epoch), str(lease.sequence), *operations]
+            crash_points.reached(lease.before_commit)
             reply = self._persist(lambda: self._commit(keys=[lease.key], args=arguments))
+            crash_points.reached(lease.after_commit)
         else:
             reply = self._guarded(lambda: self._commit(keys=[""], args=["", "", *operations]))
         words = [item.decode() if isinstance(item, bytes) else str(item) for item in cast("list[Any]", reply)]
@@ -270,7 +278,7 @@ class Broker:
     def acquire_lease(self, role: str) -> Lease:
         """Become the one writer of a role. Whoever held it before is fenced off from now on."""
         key = f"{self._prefix}internal/leases/{role}"
-        epoch = self._guarded(lambda: self._acquire(keys=[key], args=[self.sender.instance]))
+        epoch = self._reading(lambda: self._acquire(keys=[key], args=[self.sender.instance]))
         return Lease(role, key, int(cast(Any, epoch)))
 
     # Reading
