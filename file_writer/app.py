@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from bec_lib import crash_points
 from bec_lib.broker import Batch, Delivery, Malformed
 from bec_lib.endpoints import HOUR, Endpoint, MessageEndpoints, all_endpoints
 from bec_lib.errors import BECError, ParameterError, StorageError
@@ -360,7 +361,9 @@ class WriterApp:
             file.live.fill(_baseline_values(file.session))
             file.baseline_filled = True
         file.live.start()
+        crash_points.reached("file_writer.before_publish")
         file.published = _placed(file.live.path, file.wanted, status.scan_id)
+        crash_points.reached("file_writer.after_publish")
         if file.published != file.wanted:
             self._tell_moved(file, file.published)
         self._broker_batch().append(
@@ -563,13 +566,7 @@ class WriterApp:
     def _discard(self, file: _File) -> None:
         """Let go of the file; what is published stays until it is replaced."""
         if file.live is not None:
-            if file.published is None:
-                file.live.discard()
-            else:
-                try:
-                    file.live.close()
-                except StorageError as error:
-                    log.warning("%s", error)
+            file.live.discard()
         file.live = file.root = file.facts = file.format = file.published = file.earlier = None
         file.baseline_filled = False
 
@@ -623,11 +620,13 @@ def _complete(job: _Job, whole_files: hdf5.WholeFiles) -> _Finished:
         if not _write_whole(job, path, whole_files):
             _complete_live(job, path)
         hdf5.sync(path)
+        crash_points.reached("file_writer.before_final")
         if job.published is not None:
             final = job.published
             hdf5.replace(path, final)
         else:
             final = _placed(path, job.wanted, job.scan_id)
+        crash_points.reached("file_writer.after_final")
         hdf5.sync(final.parent)
         return _Finished(final, final.stat().st_size, final != job.wanted)
     except (StorageError, OSError) as error:

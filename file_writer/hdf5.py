@@ -15,7 +15,7 @@ import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -206,10 +206,8 @@ class LiveFile:
         file, self._file = self._file, None
         if file is None:
             return
-        for item in self._growing:
-            item.dataset = None
         with told_as_storage_error("closing", self.path):
-            _close(file)
+            _close(file, self._release)
 
     def discard(self) -> None:
         """Let go of a file that may be broken, and remove it if it still has its first name.
@@ -219,10 +217,13 @@ class LiveFile:
         file, self._file = self._file, None
         if file is not None:
             with _diverted(file):
-                for item in self._growing:
-                    item.dataset = None
+                self._release()
         with contextlib.suppress(OSError):
             self.path.unlink()
+
+    def _release(self) -> None:
+        for item in self._growing:
+            item.dataset = None
 
     def _note_columns(self, root: Group) -> None:
         for place, item in walk(root):
@@ -504,13 +505,19 @@ def _open(path: Path) -> Any:
     return h5f.open(os.fsencode(path), h5f.ACC_RDWR, fapl=_access())
 
 
-def _close(file: Any) -> None:
-    """Close a file of which nothing else is open. An error of the flush comes out, and the file is closed."""
+def _close(file: Any, release: Callable[[], None] = lambda: None) -> None:
+    """Close a file. release: lets go of what is open in it.
+
+    First everything is flushed, while an error of it can still be dealt with: it comes out, and the file is
+    closed all the same.
+    """
     try:
         h5f.flush(file)
     except BaseException:
         with _diverted(file):
+            release()
             raise
+    release()
     file.close()
 
 
