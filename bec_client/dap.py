@@ -113,17 +113,30 @@ def _short(column: str) -> str:
 
 
 class Model:
-    """A model that data can be fitted to."""
+    """A model that data can be fitted to, or the sum of several: `bec.dap.GaussianModel + bec.dap.ConstantModel`."""
 
-    def __init__(self, client: BECClient, info: ModelInfo):
+    def __init__(self, client: BECClient, *parts: ModelInfo):
         self._client = client
-        self._info = info
-        self.name = info.name
-        self.__doc__ = f"{info.doc}\n\nParameters: {', '.join(info.parameters)}\n"
+        self._parts = parts
+        self.models = [part.name for part in parts]
+        self.name = " + ".join(self.models)
+        docs = "\n\n".join(part.doc for part in parts)
+        self.__doc__ = f"{docs}\n\nParameters: {', '.join(self.parameters)}\n"
 
     @property
     def parameters(self) -> list[str]:
-        return list(self._info.parameters)
+        """The names of its parameters. Parts of a sum that share a name get `m1_`, `m2_`, ... by their place in front."""
+        found: list[str] = []
+        for n, part in enumerate(self._parts, 1):
+            others = {name for m, other in enumerate(self._parts, 1) if m != n for name in other.parameters}
+            prefix = f"m{n}_" if others.intersection(part.parameters) else ""
+            found += [prefix + name for name in part.parameters]
+        return found
+
+    def __add__(self, other: object) -> Model:
+        if not isinstance(other, Model):
+            return NotImplemented
+        return Model(self._client, *self._parts, *other._parts)
 
     def fit(
         self,
@@ -153,10 +166,10 @@ class Model:
             name: dict(value) if isinstance(value, Mapping) else {"value": float(value)}
             for name, value in (parameters or {}).items()
         }
-        unknown = [name for name in starts if self._info.parameters and name not in self._info.parameters]
+        unknown = [name for name in starts if self.parameters and name not in self.parameters]
         if unknown:
             raise ParameterError(
-                f"{self.name} has no parameter {', '.join(unknown)}; it has {', '.join(self._info.parameters)}"
+                f"{self.name} has no parameter {', '.join(unknown)}; it has {', '.join(self.parameters)}"
             )
         client = self._client
         what = f"the fit of {self.name}"
@@ -165,7 +178,7 @@ class Model:
         common: dict[str, Any] = {
             "request_id": ticket.request_id,
             "client_id": client.client_id,
-            "models": [self.name],
+            "models": self.models,
             "parameters": starts,
             "x_min": x_min,
             "x_max": x_max,
@@ -192,20 +205,20 @@ class Model:
     def select(self, device: Any, signal: str = "", x: str = "") -> None:
         """Fit this signal with this model in every scan to come (switch it on with `auto_run = True`)."""
         y = _column(str(getattr(device, "dotted_name", device)), signal)
-        self._client.dap.configure(models=[self.name], y=y, x=x)
+        self._client.dap.configure(models=self.models, y=y, x=x)
 
     @property
     def auto_run(self) -> bool:
         """Whether every scan is fitted with this model as its points arrive."""
         config = self._client.dap.automatic
-        return config.enabled and config.models == [self.name]
+        return config.enabled and config.models == self.models
 
     @auto_run.setter
     def auto_run(self, value: bool) -> None:
-        self._client.dap.configure(enabled=bool(value), models=[self.name])
+        self._client.dap.configure(enabled=bool(value), models=self.models)
 
     def __repr__(self) -> str:
-        return f"<{self.name}({', '.join(self._info.parameters)})>"
+        return f"<{self.name}({', '.join(self.parameters)})>"
 
 
 class DAP:

@@ -167,9 +167,9 @@ class Demo:
         self._heading(
             "A line scan across the peak",
             "scans.line_scan(dev.samx, -1.2, 1.8, steps=31, exp_time=0.05, relative=False)",
-            "A Gaussian is fitted to it while it grows.",
+            "A Gaussian on a background is fitted to it while it grows, by lmfit.",
         )
-        model = bec.dap.GaussianModel
+        model = bec.dap.GaussianModel + bec.dap.ConstantModel
         model.select(dev[PEAK])
         model.auto_run = True
         report = bec.scans.line_scan(dev.samx, -1.2, 1.8, steps=31, exp_time=0.05, relative=False)
@@ -179,9 +179,9 @@ class Demo:
     def _fit(self, bec: BECClient, report: Any) -> Any:
         self._heading(
             "Fitting the peak",
-            f'bec.dap.GaussianModel.fit(report, "samx", "samx", "{PEAK}", "{PEAK}")   by lmfit',
+            f'(bec.dap.GaussianModel + bec.dap.ConstantModel).fit(report, "samx", "samx", "{PEAK}", "{PEAK}")',
         )
-        fit = bec.dap.GaussianModel.fit(report, "samx", "samx", PEAK, PEAK)
+        fit = (bec.dap.GaussianModel + bec.dap.ConstantModel).fit(report, "samx", "samx", PEAK, PEAK)
         print(f"   {fit}")
         return fit
 

@@ -31,6 +31,15 @@ def test_a_fit_of_arrays(bec: Any, fleet: Any) -> None:
     assert request.parameters == {"center": {"value": 1.0}}
 
 
+def test_models_are_added_up(bec: Any, fleet: Any) -> None:
+    twice = bec.dap.GaussianModel + bec.dap.GaussianModel
+    assert twice.parameters[0] == "m1_amplitude"
+    twice.fit(([0, 1, 2], [1, 2, 1]), parameters={"m2_center": 1})
+    assert fleet.requests[-1].models == ["GaussianModel", "GaussianModel"]
+    with pytest.raises(TypeError):
+        _ = bec.dap.GaussianModel + 1
+
+
 def test_wrong_calls_are_refused_before_anything_is_sent(bec: Any, fleet: Any) -> None:
     model = bec.dap.GaussianModel
     with pytest.raises(ParameterError, match="no parameter slope; it has amplitude, center, sigma"):
