@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import functools
 import logging
 import sys
 from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any
 
 from bec_lib.broker import Batch, Delivery, Malformed
+from bec_lib.devices import ReadoutPriority
 from bec_lib.endpoints import Endpoint, MessageEndpoints
 from bec_lib.errors import BECError, MessageError, ReasonCode
 from bec_lib.messages import (
@@ -29,18 +33,21 @@ from bec_lib.messages import (
     DeviceServerInfoMessage,
     ErrorInfo,
     InstructionStatus,
+    InterlocksMessage,
+    InterlockStatusMessage,
     PrepareSession,
     ReadingsMessage,
     Severity,
     StageDevices,
 )
 from bec_lib.service import Event, Service, ThreadedInbox
-from device_server import output, readings
+from device_server import failures, output, readings
 from device_server.adapter import DeviceAdapter
 from device_server.calls import CallDone, Calls
 from device_server.control import Control, StopFailed
 from device_server.dispatch import DispatchState, InFlight, Reply, Run
 from device_server.dispatch import Effect as DispatchEffect
+from device_server.guards import Guards, Tripped
 from device_server.instructions import Block, Finished, Instructions, SessionChange, Warn
 from device_server.lanes import Pool, Timers
 from device_server.loader import (
@@ -63,6 +70,8 @@ STOP_S = 3.0
 SCAN_READBACK_S = 0.2
 # Python hands the interpreter to a waiting thread after this long; its default of 5 ms would be a call's whole budget.
 SWITCH_S = 0.0005
+# How often devices are read that conditions look at, and those with readoutPriority `continuous`.
+REFRESH_S = 1.0
 
 
 class Wake:
@@ -70,6 +79,15 @@ class Wake:
 
 
 WAKE = Wake()
+
+
+@dataclass
+class Refreshed:
+    """Posted: a device was read because its value is wanted about once a second."""
+
+    device: str
+    reading: Mapping[str, Mapping[str, Any]] | None
+    error: BaseException | None = None
 
 
 class DeviceServer:
@@ -98,6 +116,19 @@ class DeviceServer:
             seen=lambda: self._dispatch.seen,
             told=inbox.post,
         )
+        self._guards = Guards(
+            name,
+            lambda device: device in self._loader.in_force,
+            inbox.post,
+            self._control.wake_all,
+            self._clock.now,
+        )
+        self._control.interlock = self._guards.obey
+        self._interlocks = InterlocksMessage()
+        self._refresh_due: float | None = None
+        # Devices that are being read anew, and what was published last of those that are read anew.
+        self._refreshing: set[str] = set()
+        self._refreshed: dict[str, Any] = {}
         self._instructions = Instructions(
             server=name,
             loader=self._loader,
@@ -105,6 +136,7 @@ class DeviceServer:
             pool=self._pool,
             timers=self._timers,
             control=self._control,
+            guards=self._guards,
             clock=service.clock,
             post=inbox.post,
         )
@@ -137,6 +169,7 @@ class DeviceServer:
         batch = self._service.batch()
         self._put_server_info(batch)
         batch.commit()
+        self._follow_interlocks()
         # Users are few, and each is to be known again: read from the beginning.
         self._inbox.follow(MessageEndpoints.client_hello, "0")
         session = self._get(MessageEndpoints.device_session)
@@ -165,6 +198,10 @@ class DeviceServer:
                 self._service.alarm(
                     Severity.MAJOR, f"{event.device} could not be stopped: {event.why}", device=event.device
                 )
+            elif isinstance(event, Tripped):
+                batch.append(MessageEndpoints.interlock_trips, event.trip)
+            elif isinstance(event, Refreshed):
+                self._take_refreshed(event, batch)
             elif isinstance(event, Malformed):
                 self._malformed(event, batch)
         to_run = self._perform(effects, batch)
@@ -176,9 +213,14 @@ class DeviceServer:
             self._begin(message)
 
     def deadline(self) -> float | None:
-        return self._publisher.deadline(self._clock.monotonic())
+        due = self._publisher.deadline(self._clock.monotonic())
+        if self._refresh_due is None:
+            return due
+        return self._refresh_due if due is None else min(due, self._refresh_due)
 
     def on_deadline(self) -> None:
+        if self._refresh_due is not None and self._clock.monotonic() >= self._refresh_due:
+            self._refresh()
         batch = self._service.batch()
         self._publish_due(batch)
         self._commit(batch)
@@ -237,6 +279,8 @@ class DeviceServer:
             self._controlled(message, batch, effects)
         elif isinstance(message, ClientHelloMessage):
             self._greeted(item, message)
+        elif isinstance(message, InterlocksMessage):
+            self._take_interlocks(message)
 
     def _greeted(self, item: Delivery, message: ClientHelloMessage) -> None:
         endpoint = MessageEndpoints.device_rpc_request(message.user)
@@ -435,6 +479,7 @@ class DeviceServer:
             batch.delete(MessageEndpoints.device_readback(name))
             self._publisher.forget(name)
         self._published = set(devices)
+        self._take_interlocks(self._interlocks)
         self._service.info = {
             "devices": len(devices),
             "failed": sum(adapter.state == "failed" for adapter in devices.values()),
@@ -446,6 +491,62 @@ class DeviceServer:
             "session %d: %d devices, %d of them failed", self._session_version, len(devices), len(failed)
         )
         destroy_all(change.dropped)
+
+    # Interlocks, and devices that are to be read now and then
+
+    def _follow_interlocks(self) -> None:
+        """The definitions in force, those that are tripped, and every change from now on."""
+        endpoint = MessageEndpoints.interlocks
+        newest = self._broker.entries(endpoint, count=1, newest=True)
+        cursor = newest[-1].entry_id if newest else "0"
+        if newest and isinstance(newest[-1], Delivery):
+            status = self._get(MessageEndpoints.interlock_status)
+            self._take_interlocks(
+                newest[-1].message, status if isinstance(status, InterlockStatusMessage) else None
+            )
+        self._inbox.follow(endpoint, cursor)
+
+    def _take_interlocks(
+        self, message: InterlocksMessage, status: InterlockStatusMessage | None = None
+    ) -> None:
+        self._interlocks = message
+        self._guards.define(message, status)
+        self._refreshed.clear()
+        self._refresh()
+
+    def _refresh(self) -> None:
+        """Ask for readings; they come as `Refreshed`. A device that is still being asked is not asked again."""
+        devices = self._loader.in_force
+        watched = [name for name in self._guards.watched if name in devices]
+        continuous = [
+            name
+            for name, adapter in devices.items()
+            if adapter.config.readoutPriority is ReadoutPriority.CONTINUOUS and name not in watched
+        ]
+        self._refresh_due = self._clock.monotonic() + REFRESH_S if watched or continuous else None
+        for name in [*watched, *continuous]:
+            adapter = devices[name]
+            if adapter.state != "ready" or name in self._refreshing:
+                continue
+            self._refreshing.add(name)
+            future = self._instructions.lane(name).submit("read", adapter.read)
+            future.add_done_callback(functools.partial(self._tell_refreshed, name))
+
+    def _tell_refreshed(self, device: str, future: Future[Any]) -> None:
+        error = future.exception()
+        self._inbox.post(Refreshed(device, None if error is not None else future.result(), error))
+
+    def _take_refreshed(self, event: Refreshed, batch: Batch) -> None:
+        name = event.device
+        self._refreshing.discard(name)
+        if event.reading is None:
+            self._guards.failed(name, failures.sentence(event.error or BECError("unknown"), name, "be read"))
+            return
+        self._guards.changed(name, event.reading)
+        times = {signal: item.get("timestamp") for signal, item in event.reading.items()}
+        if name in self._guards.watched or self._refreshed.get(name) != times:
+            self._put_readback(batch, name, event.reading, self._clock.monotonic())
+            self._refreshed[name] = times
 
     # What is written
 
@@ -567,8 +668,11 @@ class DeviceServer:
     def _subscription(self, device: str) -> Any:
         publisher = self._publisher
 
+        guards = self._guards
+
         def changed(signal: str, value: Any, timestamp: float) -> None:
             publisher.changed(device, signal, value, timestamp)
+            guards.changed(device, {signal: {"value": value, "timestamp": timestamp}})
 
         return changed
 

@@ -37,6 +37,7 @@ class Control:
         seen: Callable[[], int],
         told: Callable[[Any], None],
         floor: int = 0,
+        interlock: Callable[[DeviceControlMessage], None] = lambda message: None,
     ):
         self.epochs = Epochs(floor)
         self._pool = pool
@@ -44,6 +45,7 @@ class Control:
         self._involved = involved
         self._seen = seen
         self._told = told
+        self.interlock = interlock
         self._reader: StreamReader | None = None
         self.tasks: dict[str, Task] = {}
 
@@ -83,6 +85,8 @@ class Control:
                 # On the stop stream anybody may write, so it stops and does nothing else.
                 log.warning("%s on the stop stream was passed over", message.kind)
                 return
+            case ControlKind.HOLD | ControlKind.RELEASE:
+                self.interlock(message)
             case ControlKind.PAUSE:
                 self.epochs = self.epochs.pause(scan_id)
             case ControlKind.PAUSE_AFTER_POINT:

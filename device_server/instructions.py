@@ -39,6 +39,7 @@ from bec_lib.messages import (
 from device_server import failures, readings
 from device_server.adapter import DeviceAdapter
 from device_server.control import Control
+from device_server.guards import NOTHING, Guards, Watch
 from device_server.lanes import WOKEN, Ending, FutureEnding, Lane, Pool, Steps, Task, Timers, Until
 from device_server.loader import Loader, Prepared, ScanInfo
 from device_server.sweep import LOOK_S, MarkPace, UpdatePace
@@ -150,6 +151,7 @@ class StagedRun:
     uncommitted: list[None] = field(default_factory=list)
     started: float | None = None
     schema_version: int = 1
+    queue: str = "primary"
     warned: set[str] = field(default_factory=set)
     # By the main thread: when read-backs of the monitored devices were last published.
     published: float = 0.0
@@ -167,6 +169,7 @@ class Instructions:
         pool: Pool,
         timers: Timers,
         control: Control,
+        guards: Guards,
         clock: Clock,
         post: Callable[[Any], None],
     ):
@@ -176,6 +179,7 @@ class Instructions:
         self._pool = pool
         self._timers = timers
         self._control = control
+        self._guards = guards
         self._clock = clock
         self._post = post
         self._lanes: dict[tuple[str, bool], Lane] = {}
@@ -332,6 +336,7 @@ class Instructions:
             [adapters[name] for name in action.triggered],
             self._group([adapters[name] for name in action.monitored], described),
             self._group([adapters[name] for name in action.baseline], described),
+            queue=action.queue,
         )
         return {"devices": [described[name][0].model_dump() for name in names]}
 
@@ -417,6 +422,9 @@ class Instructions:
         block: Block | None = None
         begun = 0.0
         epochs = None
+        guards, watch = self._guards, NOTHING
+        mark: object = None
+        trip: object = None
         if run.started is None:
             run.started = now() - (action.at[0] if action.at else 0.0)
 
@@ -427,11 +435,19 @@ class Instructions:
                 self._hand_over(full)
 
         try:
-            for number in range(action.count):
+            number = 0
+            while number < action.count:
                 if control.epochs is not epochs:
                     flush()
                     yield from self._obey(message)
                     epochs = control.epochs
+                if guards.mark is not mark:
+                    mark, trip, watch = guards.mark, guards.last_trip(run.queue), guards.watch(run.queue)
+                    if guards.holds(run.queue):
+                        flush()
+                        yield from self._wait_for_release(message, run)
+                        mark = None
+                        continue
                 if len(run.uncommitted) >= BLOCKS_AHEAD:
                     yield from self._hold_back(message, run)
                 if action.at:
@@ -457,6 +473,8 @@ class Instructions:
                     # Looked at again before the next point, where more may hold it.
                     flush()
                     yield from self._obey(message, within_point=True)
+                if guards.mark is not mark and (yield from self._is_spoilt(message, run, trip, flush)):
+                    continue
                 # Trigger
                 acq_start = now()
                 exposed = monotonic() + minimum_exposure
@@ -475,6 +493,8 @@ class Instructions:
                     # Looked at again before the next point, where more may hold it.
                     flush()
                     yield from self._obey(message, within_point=True)
+                if guards.mark is not mark and (yield from self._is_spoilt(message, run, trip, flush)):
+                    continue
                 # Read
                 values: list[Any] = [None] * width
                 times: list[Any] = [0.0] * width
@@ -483,6 +503,10 @@ class Instructions:
                     yield from self._read_in_parallel(message, run, group, values, times)
                 else:
                     self._read_in_series(run, group, values, times)
+                if watch:
+                    yield from self._look_at(message, watch)
+                if guards.mark is not mark and guards.last_trip(run.queue) is not trip:
+                    continue
                 group.last = (values, times)
                 if self.calls:
                     # Points that take no time would keep the interpreter to this thread; a client's call comes first.
@@ -511,6 +535,7 @@ class Instructions:
                     block.acq_end.append(read)
                     if len(block.rows) >= BLOCK_POINTS or monotonic() - begun >= BLOCK_S:
                         flush()
+                number += 1
         finally:
             flush()
         if action.want_reading and group.last is not None:
@@ -1017,6 +1042,43 @@ class Instructions:
             if not self._control.epochs.holds(message.scan_id, within_point=within_point):
                 return
             yield WOKEN
+
+    def _wait_for_release(self, message: DeviceInstructionMessage, run: StagedRun) -> Steps:
+        """Wait while an interlock holds the scan's queue. Points at given times are that much later."""
+        held = self._clock.now()
+        while self._guards.holds(run.queue):
+            yield WOKEN
+            self._unless_stopped(message)
+        if run.started is not None:
+            run.started += self._clock.now() - held
+
+    def _is_spoilt(
+        self, message: DeviceInstructionMessage, run: StagedRun, trip: object, flush: Callable[[], None]
+    ) -> Steps:
+        """Whether an interlock that has points taken again has tripped since `trip`. Others are waited for."""
+        if self._guards.last_trip(run.queue) is trip and self._guards.holds(run.queue):
+            flush()
+            yield from self._wait_for_release(message, run)
+        return self._guards.last_trip(run.queue) is not trip
+
+    def _look_at(self, message: DeviceInstructionMessage, watch: Watch) -> Steps:
+        """The verdict on a point: read the devices in the conditions of interlocks, which may trip by it."""
+        adapters = []
+        for name in watch.devices:
+            try:
+                adapters.append(usable(self._loader.in_force, name, self._server))
+            except DeviceError as error:
+                self._guards.failed(name, error.message)
+        results = yield from self._each(
+            message, "read", adapters, lambda adapter: adapter.read(), writes=False
+        )
+        for adapter, reading, error in results:
+            if error is None:
+                self._guards.changed(adapter.name, reading)
+            else:
+                self._guards.failed(adapter.name, failures.sentence(error, adapter.name, "be read"))
+        if watch.wait_s > 0:
+            yield from self._sleep(message, self._clock.monotonic() + watch.wait_s)
 
     def _unless_stopped(self, message: DeviceInstructionMessage | None) -> None:
         if message is not None and not self._control.epochs.admits(message.scan_id, message.run_epoch):

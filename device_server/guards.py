@@ -1,0 +1,252 @@
+"""May points be taken, and was the one in hand spoilt? The interlocks as a device server sees them at its own devices.
+
+A trip latches until the scan server releases it; why, and what that guarantees, is in docs/decisions/0300-interlocks.md.
+Values come from devices' own threads, so everything here is replaced whole and only looked at by others: `mark` is a new
+object whenever a latch came or went or the interlocks changed, so that a point that compares it knows whether to look.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bec_lib.conditions import Condition, Readings
+from bec_lib.errors import ParameterError
+from bec_lib.messages import (
+    ControlKind,
+    DeviceControlMessage,
+    InterlockAction,
+    InterlockConfig,
+    InterlockPhase,
+    InterlocksMessage,
+    InterlockStatusMessage,
+    InterlockTripMessage,
+)
+
+log = logging.getLogger(__name__)
+
+# A verdict on what only the scan server can see takes this long at most: a read-back is published every 0.1 s.
+REMOTE_S = 0.25
+
+
+@dataclass(frozen=True)
+class Latch:
+    """An interlock that holds here. serial: 0 if the scan server has tripped it."""
+
+    config: InterlockConfig
+    serial: int
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What a scan of some queue has to do at each of its points: nothing, if it is falsy.
+
+    devices: to be read at the end of a point. wait_s: before a point may be committed.
+    """
+
+    devices: tuple[str, ...] = ()
+    wait_s: float = 0.0
+
+    def __bool__(self) -> bool:
+        return bool(self.devices) or self.wait_s > 0
+
+
+NOTHING = Watch()
+
+
+@dataclass(frozen=True)
+class _Guard:
+    condition: Condition
+    is_local: bool
+
+    @property
+    def config(self) -> InterlockConfig:
+        return self.condition.config
+
+
+@dataclass(frozen=True)
+class Tripped:
+    """Posted: an interlock has tripped here; the scan server is to be told."""
+
+    trip: InterlockTripMessage
+
+
+class Guards:
+    """server: the name of this device server. holds: whether it has a device of this name. post: hands something to the
+    main thread. wake: lets tasks that wait look again.
+    """
+
+    def __init__(
+        self,
+        server: str,
+        has: Callable[[str], bool],
+        post: Callable[[Any], None],
+        wake: Callable[[], None],
+        now: Callable[[], float],
+    ):
+        self._server = server
+        self._has = has
+        self._post = post
+        self._wake = wake
+        self._now = now
+        self.mark: object = object()
+        self.readings = Readings()
+        self.watched: tuple[str, ...] = ()
+        self._guards: tuple[_Guard, ...] = ()
+        self._by_device: Mapping[str, Sequence[_Guard]] = {}
+        self._latched: dict[str, Latch] = {}
+        # queue -> the last trip that spoils its points; "" for all queues.
+        self._spoilt: Mapping[str, object] = {}
+        # From the clock, so that the numbers of an earlier process are all lower.
+        self._serials = itertools.count(int(now() * 1000))
+
+    # By the main thread
+
+    def define(self, message: InterlocksMessage, status: InterlockStatusMessage | None = None) -> None:
+        """These are the interlocks from now on. status: what the scan server says of them, at the start of this process:
+        those that are tripped hold here, too.
+        """
+        guards = []
+        for config in message.interlocks.values():
+            if not config.enabled or not config.holds:
+                continue
+            try:
+                condition = Condition(config)
+            except ParameterError as error:
+                log.error("the interlock %s is passed over: %s", config.name, error)
+                continue
+            guards.append(_Guard(condition, all(self._has(device) for device in condition.devices)))
+        self.readings.meanings = {name: list(meaning) for name, meaning in message.signals.items()}
+        self.watched = tuple(message.watched)
+        by_device: dict[str, list[_Guard]] = {}
+        for guard in guards:
+            if guard.is_local:
+                for device in guard.condition.devices:
+                    by_device.setdefault(device, []).append(guard)
+        self._guards, self._by_device = tuple(guards), by_device
+        names = {guard.config.name for guard in guards}
+        for name in list(self._latched):
+            if name not in names:
+                self._latched.pop(name, None)
+        for guard in guards:
+            if status is not None and guard.config.name in status.interlocks:
+                phase = status.interlocks[guard.config.name].phase
+                if phase in (InterlockPhase.TRIPPED, InterlockPhase.SETTLING, InterlockPhase.WAITING):
+                    self._latch(guard.config, 0)
+            # What has no reading yet is waited for by the scan server, too.
+            if guard.is_local and guard.condition.devices <= set(self.readings.devices):
+                self._judge(guard)
+        self._look_again()
+
+    # By whoever has a new value
+
+    def changed(self, device: str, reading: Mapping[str, Mapping[str, Any]]) -> None:
+        """A device has new values. From any thread; costs one look-up if no interlock looks at the device."""
+        guards = self._by_device.get(device)
+        if guards is None:
+            return
+        self.readings.take(device, reading)
+        for guard in guards:
+            self._judge(guard)
+
+    def failed(self, device: str, why: str) -> None:
+        """A device cannot be read."""
+        guards = self._by_device.get(device)
+        if guards is None:
+            return
+        self.readings.lose(device, why)
+        for guard in guards:
+            self._judge(guard)
+
+    # By the control thread
+
+    def obey(self, message: DeviceControlMessage) -> None:
+        """The scan server holds or releases an interlock. A release does not concern trips that it does not know of, nor
+        an interlock that is tripped by what is known here.
+        """
+        config = next((g.config for g in self._guards if g.config.name == message.interlock), None)
+        latch = self._latched.get(message.interlock)
+        if message.kind is ControlKind.HOLD:
+            if config is not None and latch is None:
+                self._latch(config, 0)
+            return
+        if latch is not None and latch.serial <= message.trips.get(self._server, 0):
+            self._latched.pop(message.interlock, None)
+            # Only now: a value that came in between is seen here.
+            for guard in self._guards:
+                if guard.is_local and guard.config.name == message.interlock:
+                    self._judge(guard)
+            self._look_again()
+
+    # By the points
+
+    def watch(self, queue: str) -> Watch:
+        """What a scan of this queue has to do."""
+        guards = [guard for guard in self._guards if guard.config.applies_to(queue)]
+        if not guards:
+            return NOTHING
+        devices = dict.fromkeys(d for g in guards if g.is_local for d in sorted(g.condition.devices))
+        is_remote = any(not g.is_local and g.config.action is InterlockAction.REPEAT for g in guards)
+        return Watch(tuple(devices), REMOTE_S if is_remote else 0.0)
+
+    def holds(self, queue: str) -> bool:
+        """Whether points of this queue are held now."""
+        return bool(self._latched) and any(
+            latch.config.applies_to(queue) for latch in list(self._latched.values())
+        )
+
+    def last_trip(self, queue: str) -> object:
+        """The last trip that spoils points of this queue: another object after each."""
+        last = self._spoilt
+        return (last.get(""), last.get(queue)) if last else None
+
+    # Inside
+
+    def _judge(self, guard: _Guard) -> None:
+        if guard.config.name in self._latched or not guard.condition.is_tripped(self.readings):
+            return
+        verdict = guard.condition.judge(self.readings)
+        serial = next(self._serials)
+        self._latch(guard.config, serial)
+        now = self._now()
+        devices = guard.condition.devices
+        self._post(
+            Tripped(
+                InterlockTripMessage(
+                    interlock=guard.config.name,
+                    server=self._server,
+                    serial=serial,
+                    since=verdict.since if 0.0 <= now - verdict.since < 60.0 else now,
+                    why=verdict.why,
+                    readings={
+                        device: _scalars(self.readings.devices[device])
+                        for device in devices
+                        if device in self.readings.devices and device not in self.readings.unreadable
+                    },
+                    unreadable={d: w for d, w in self.readings.unreadable.items() if d in devices},
+                )
+            )
+        )
+
+    def _latch(self, config: InterlockConfig, serial: int) -> None:
+        self._latched[config.name] = Latch(config, serial)
+        if config.action is InterlockAction.REPEAT:
+            spoilt = object()
+            self._spoilt = {**self._spoilt, **dict.fromkeys(config.queues or [""], spoilt)}
+        self.mark = object()
+
+    def _look_again(self) -> None:
+        self.mark = object()
+        self._wake()
+
+
+def _scalars(reading: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Those signals of a reading that conditions can use, as they travel."""
+    return {
+        signal: {"value": item.get("value"), "timestamp": item.get("timestamp")}
+        for signal, item in reading.items()
+        if item.get("value") is None or isinstance(item.get("value"), (bool, int, float, str))
+    }
