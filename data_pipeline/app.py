@@ -15,6 +15,7 @@ from typing import Any, Protocol, cast
 from bec_lib.broker import Batch, Delivery, Malformed
 from bec_lib.endpoints import Endpoint, MessageEndpoints
 from bec_lib.errors import BECError, MessageError, ParameterError, ReasonCode
+from bec_lib.ids import entry_order
 from bec_lib.messages import (
     AvailableModelsMessage,
     ClientHelloMessage,
@@ -36,7 +37,7 @@ from bec_lib.service import Event, Service, ThreadedInbox
 from data_pipeline import schedule as plan
 from data_pipeline.models.fit import TOO_FEW
 from data_pipeline.models.model import Model, choose, collect, require_catalogue
-from data_pipeline.requests import RequestLog, arrays, is_after
+from data_pipeline.requests import RequestLog, arrays
 from data_pipeline.runners.local import LocalRunner, Work, WorkDone
 from data_pipeline.table import Floats, Table, default_x, default_y, label, places_in, resolve
 
@@ -223,7 +224,7 @@ class DataPipeline:
             if answered is not None:
                 self._batch.append(MessageEndpoints.dap_response(request.client_id), answered[1])
             return
-        if not is_after(delivery.entry_id, self._backlog.get(stream, "0-0")):
+        if entry_order(delivery.entry_id) <= entry_order(self._backlog.get(stream, "0-0")):
             if self._was_answered(request):
                 self._log.forget(request.request_id)
                 return

@@ -95,13 +95,3 @@ def arrays(request: DAPRequestMessage) -> tuple[Floats, Floats]:
             f"x_data has {len(request.x_data)} values and y_data {len(request.y_data)}; they must be as many"
         )
     return request.x_data.astype(np.float64), request.y_data.astype(np.float64)
-
-
-def is_after(entry_id: str, other: str) -> bool:
-    """Whether a stream entry stands behind another one."""
-    return _place(entry_id) > _place(other)
-
-
-def _place(entry_id: str) -> tuple[int, int]:
-    ms, _, sequence = entry_id.partition("-")
-    return int(ms), int(sequence or 0)

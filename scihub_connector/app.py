@@ -14,10 +14,11 @@ from typing import cast
 from bec_lib.broker import Delivery, Malformed
 from bec_lib.endpoints import Endpoint, MessageEndpoints
 from bec_lib.errors import BECError, ConfigError
+from bec_lib.ids import entry_order
 from bec_lib.messages import ServiceState, Severity
 from bec_lib.service import Event, Service, ServiceConfig, ThreadedInbox
 from scihub_connector import outbox as post
-from scihub_connector.outbox import Advance, Alarm, Entry, Open, Outbox, Recovered, is_after
+from scihub_connector.outbox import Advance, Alarm, Entry, Open, Outbox, Recovered
 from scihub_connector.target import Courier, Outcome, Refused, Target, Unavailable, without_password
 
 log = logging.getLogger(__name__)
@@ -114,7 +115,7 @@ class SciHub:
         entries = []
         for item in items:
             stream = item.endpoint.key
-            if not is_after(item.entry_id, line.read.get(stream, "0")):
+            if entry_order(item.entry_id) <= entry_order(line.read.get(stream, "0")):
                 continue
             line.read[stream] = item.entry_id
             if isinstance(item, Malformed):
@@ -167,7 +168,9 @@ class SciHub:
         for endpoint in STREAMS:
             place = found.get(endpoint.key, "0")
             # Redis may have been emptied, or set back, since: a place behind the end means nothing.
-            places[endpoint.key] = "0" if is_after(place, self._broker.last_id(endpoint)) else place
+            places[endpoint.key] = (
+                "0" if entry_order(place) > entry_order(self._broker.last_id(endpoint)) else place
+            )
         return places
 
     def _say_how_it_is(self) -> None:

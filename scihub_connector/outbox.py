@@ -159,11 +159,6 @@ def refused(outbox: Outbox, problem: str) -> tuple[Outbox, list[Effect]]:
     return outbox, [_advance(taken), alarm]
 
 
-def is_after(entry_id: str, other: str) -> bool:
-    """Whether a stream entry stands behind another one ("0": before all)."""
-    return _place(entry_id) > _place(other)
-
-
 def _recovered(outbox: Outbox) -> tuple[Outbox, list[Effect]]:
     effects: list[Effect] = [Recovered()] if outbox.alarmed else []
     return replace(outbox, failures=0, retry_at=None, problem="", alarmed=False), effects
@@ -171,8 +166,3 @@ def _recovered(outbox: Outbox) -> tuple[Outbox, list[Effect]]:
 
 def _advance(entries: Sequence[Entry]) -> Advance:
     return Advance({entry.stream: entry.entry_id for entry in entries})
-
-
-def _place(entry_id: str) -> tuple[int, int]:
-    ms, _, sequence = entry_id.partition("-")
-    return int(ms), int(sequence or 0)

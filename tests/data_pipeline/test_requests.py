@@ -5,7 +5,7 @@ import pytest
 
 from bec_lib.errors import ParameterError
 from bec_lib.messages import DAPRequestMessage, DAPResponseMessage
-from data_pipeline.requests import KEEP_ANSWERS, RequestLog, arrays, is_after
+from data_pipeline.requests import KEEP_ANSWERS, RequestLog, arrays
 
 
 def answer(request_id):
@@ -65,7 +65,3 @@ def test_arrays_of_any_number_type_become_floats():
 def test_arrays_that_cannot_be_fitted_are_refused(fields, words):
     with pytest.raises(ParameterError, match=words):
         arrays(request(**fields))
-
-
-def test_places_are_compared_as_numbers():
-    assert is_after("10-0", "9-5") and is_after("9-10", "9-9") and not is_after("0-0", "0-0")
