@@ -14,6 +14,7 @@ import numpy as np
 
 from bec_lib.errors import ParameterError
 
+Numbers = Sequence[float] | np.ndarray
 METHODS = ("gauss", "com", "max", "edge")
 # A feature is one if it rises by so many standard deviations of the noise. Noise alone reaches 4 with 20 points, 6.5 with
 # 1000, and its deviation is not known better than to a quarter.
@@ -36,7 +37,7 @@ def main_value(reading: Mapping[str, Mapping[str, Any]], device: str, signal: st
     return float(value)
 
 
-def center_of(x: Sequence[float], y: Sequence[float], method: str = "gauss") -> float | None:
+def center_of(x: Numbers, y: Numbers, method: str = "gauss") -> float | None:
     """Position of the feature in a signal y over x, None if there is none that stands out of the noise.
 
     method: gauss: a peak or dip, by a parabola through the logarithm of its upper part, weighted by the squared signal
@@ -100,9 +101,7 @@ def _edge(at: np.ndarray, signal: np.ndarray) -> float | None:
     return float((between * weight).sum() / weight.sum()) if weight.sum() > 0 else None
 
 
-def positions_to_refine(
-    x: Sequence[float], y: Sequence[float], *, change: float, least: float, at_most: int
-) -> list[float]:
+def positions_to_refine(x: Numbers, y: Numbers, *, change: float, least: float, at_most: int) -> list[float]:
     """Middles of those intervals between measured points in which the signal changes too much, ascending.
 
     change: part of the signal's whole range (0 to 1) above which an interval is halved. least: no new interval is

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -88,7 +90,7 @@ def test_a_flat_signal_needs_no_points() -> None:
 
 
 def test_the_value_out_of_a_reading() -> None:
-    reading = {
+    reading: dict[str, dict[str, Any]] = {
         "eiger": {"eiger_total": {"value": 7}, "eiger_name": {"value": "x"}},
         "bpm": {"bpm": {"value": 1.5}},
     }
