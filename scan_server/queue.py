@@ -51,11 +51,13 @@ from bec_lib.messages import (
 )
 
 PRIMARY = "primary"
-# In all queues together.
+# Of a queue, and of all queues together; a queue that has few is never full because of others.
 MAX_ITEMS = 10_000
+MAX_TOTAL = 30_000
+FEW = 100
 MAX_QUEUES = 50
 # So many items of a queue are in its snapshot; the others can be asked for.
-SHOWN = 50
+SHOWN = 20
 STATE_VERSION = 1
 
 
@@ -378,11 +380,11 @@ def _submitted(state: State, event: Submitted) -> tuple[State, list[Effect]]:
                 )
             ]
         queue = Queue()
-    if state.num_items >= MAX_ITEMS:
-        where = f"the queue {event.queue} is full" if len(queue.items) >= MAX_ITEMS else "the queues are full"
-        return state, [
-            _refused(event.item, f"{where} with {MAX_ITEMS} requests; wait for some to end, or clear a queue")
-        ]
+    count = len(queue.items)
+    if count >= MAX_ITEMS or (count >= FEW and state.num_items >= MAX_TOTAL):
+        where = f"the queue {event.queue} is full" if count >= MAX_ITEMS else "the queues are full"
+        told = f"{where} with {count if count >= MAX_ITEMS else state.num_items} requests"
+        return state, [_refused(event.item, f"{told}; wait for some to end, or clear a queue")]
     state = _with_queue(state, event.queue, replace(queue, items=(*queue.items, event.item)))
     return state, [Answer(request.request_id, request.client_id, scan_id=event.item.scan_id)]
 

@@ -44,7 +44,8 @@ from bec_lib.messages import (
 from bec_lib.scans import Point, Points, PointScan, Steps, describe_scan
 from bec_lib.service import Service, ServiceConfig
 from bec_lib.testing import fake_broker, fake_server
-from scan_server.app import ScanServer
+from scan_server import queue_log
+from scan_server.app import TURN_EVENTS, ScanServer
 from scan_server.catalogue import Catalogue, load_catalogue
 
 WAIT_S = 10.0
@@ -284,6 +285,13 @@ class Beamline:
             for item in self.client.entries(MessageEndpoints.scan_status)
             if isinstance(item, Delivery) and item.message.scan_id == scan_id
         ]
+
+    def messages(self, stream: Endpoint) -> list[Any]:
+        return [item.message for item in self.client.entries(stream) if isinstance(item, Delivery)]
+
+    def logged(self) -> int:
+        """Events of the queues since their state was written as a whole."""
+        return sum(len(message.events) for message in self.messages(MessageEndpoints.queue_log))
 
     def points(self, scan_id: str) -> list[int]:
         """The indices of the points that were committed, in order."""
@@ -554,6 +562,67 @@ def test_queues_run_side_by_side_unless_they_want_the_same_device(beamline: Beam
         for item in event.message.queues.get("second", event.message.queues["primary"]).items  # type: ignore[union-attr]
     ]
     assert "bpm4i is in use by scan 1 (line_scan) of ada in the queue primary" in waited
+
+
+def test_what_waits_is_edited_moved_and_removed_and_survives_a_restart(beamline: Beamline) -> None:
+    """From the log: the queues' state as a whole was written before all this."""
+    beamline.devices.go.clear()
+    beamline.submit("acquire")
+    assert beamline.devices.at_points.wait(WAIT_S)
+    waiting = [beamline.submit("mv", "samx", position) for position in (1, 2, 3)]
+    first, second, third = (beamline.answer(request).scan_id for request in waiting)
+    edit = {"args": ["samx", 20]}
+    answer = beamline.command(QueueAction.EDIT, scan_id=first, parameter=edit)
+    assert answer.code == ReasonCode.LIMIT and "20" in answer.message
+    answer = beamline.command(QueueAction.EDIT, scan_id=first, parameter={"client_id": "eve"})
+    assert "client_id of a request cannot be edited" in answer.message
+    assert beamline.command(QueueAction.EDIT, scan_id=first, parameter={"args": ["samy", 4]}).accepted
+    assert beamline.command(QueueAction.MOVE_TOP, scan_id=third).accepted
+    assert beamline.command(QueueAction.REMOVE, scan_id=second).accepted
+    assert not beamline.done(waiting[1]).success
+    again = beamline.command(QueueAction.REMOVE, scan_id=second)
+    assert again.code == ReasonCode.WRONG_STATE
+    assert again.message == "mv was taken out of the queue already, so there is nothing to remove"
+    shown = beamline.command(QueueAction.SHOW, parameter={"first": 2, "count": 10}).result
+    assert [item["scan_id"] for item in shown["items"]] == [third, first]
+    beamline.stop_server()
+    assert beamline.logged() == 8
+    beamline.start_server()
+    beamline.devices.go.set()
+    assert beamline.done(waiting[0]).success and beamline.done(waiting[2]).success
+    assert beamline.devices.positions["samx"] == 3 and beamline.devices.positions["samy"] == 4
+
+
+def test_the_state_is_written_as_a_whole_now_and_then(beamline: Beamline) -> None:
+    assert beamline.command(QueueAction.PAUSE).accepted
+    for k in range(queue_log.AT_LEAST + 20):
+        request = beamline.submit("mv", "samx", k % 3)
+    assert beamline.answer(request).accepted
+    assert 0 < beamline.logged() < queue_log.AT_LEAST
+    beamline.stop_server()
+    beamline.start_server()
+    assert beamline.command(QueueAction.CONTINUE).accepted
+    assert beamline.done(request).success
+
+
+def test_who_sends_thousands_holds_up_nobody(beamline: Beamline) -> None:
+    """Requests of a second user are answered before the rest of a flood."""
+    beamline.client.append(MessageEndpoints.client_hello, ClientHelloMessage(user="eve", client_id="c2"))
+    assert beamline.command(QueueAction.PAUSE).accepted
+    flood = [
+        ScanQueueMessage(request_id=f"f{k}", client_id="c1", scan_type="mv", args=["samx", 1])
+        for k in range(3 * TURN_EVENTS)
+    ]
+    batch = beamline.client.batch()
+    for message in flood:
+        batch.append(MessageEndpoints.scan_queue_request("ada"), message)
+    lock = ScanQueueModificationMessage(
+        request_id="lock", client_id="c1", action=QueueAction.LOCK, parameter={"reason": "shift"}
+    )
+    batch.append(MessageEndpoints.scan_queue_request("eve"), lock).commit()
+    assert beamline.answer(flood[-1].request_id).accepted and beamline.answer("lock").accepted
+    order = [answer.request_id for answer in beamline.messages(MessageEndpoints.request_response("c1"))]
+    assert order.index("lock") < order.index(flood[-1].request_id)
 
 
 def configure(beamline: Beamline, action: ConfigAction, devices: dict[str, Any]) -> Any:

@@ -1,12 +1,11 @@
-"""The queue's reducer: its table row by row, and what holds after any events whatever."""
+"""The queue's reducer: its table row by row. What holds after any events whatever: test_queue_random.py."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from bec_lib.errors import ReasonCode
 from bec_lib.messages import ItemState, QueueAction, QueueState, ScanQueueMessage
@@ -237,102 +236,134 @@ def test_a_note_of_the_worker_is_shown_and_taken_back() -> None:
     assert q.snapshot(state).queues["primary"].message == "paused by ada"
 
 
-# Whatever happens
-
-_queues = st.sampled_from(["primary", "second", "third"])
-_names = st.sampled_from([f"s{k}" for k in range(12)])
-_owned = st.lists(st.sampled_from(["samx", "samy", "bpm"]), max_size=2, unique=True).map(tuple)
+# Pause behind what runs
 
 
-def _submissions(draw: Any) -> q.Event:
-    return q.Submitted(draw(_queues), item(draw(_names), is_scan=draw(st.booleans()), owned=draw(_owned)))
+def test_a_pause_after_the_scan_lets_it_end_and_holds_what_comes() -> None:
+    state, effects = after(*submitted("a", "b"), command(QueueAction.PAUSE_AFTER_SCAN))
+    assert "paused after scan 1 (scan); scan 1 (scan) goes on" in answer(effects).message
+    assert not of(effects, q.Tell)
+    assert state.queues["primary"].active.status is ItemState.RUNNING  # type: ignore[union-attr]
+    assert not answer(after(command(QueueAction.PAUSE_AFTER_SCAN), state=state)[1]).accepted
+    state, effects = after(q.Ended("a"), state=state)
+    assert not of(effects, q.Start)
+    _, effects = after(command(QueueAction.CONTINUE), state=state)
+    assert of(effects, q.Start)[0].item.scan_id == "b"
 
 
-@st.composite
-def events(draw: Any) -> q.Event:
-    kind = draw(st.integers(0, 9))
-    if kind <= 3:
-        return _submissions(draw)
-    if kind <= 6:
-        action = draw(st.sampled_from(list(QueueAction)))
-        parameter = {"lock": draw(st.sampled_from(["one", "two"]))}
-        return q.Commanded(
-            "r",
-            "c",
-            "ada",
-            action,
-            draw(_queues),
-            draw(st.none() | _names),
-            parameter,
-            draw(_names) + "-copy",
-        )
-    if kind <= 8:
-        return q.Ended(draw(_names))
-    return draw(
-        st.sampled_from(
-            [q.Configuring("ada"), q.Configuring(""), q.DevicesStopped("bob"), q.Expired("second")]
-        )
+def test_a_queue_that_was_paused_itself_stays_so_when_it_runs_empty() -> None:
+    state, _ = after(*submitted("a"), command(QueueAction.PAUSE_AFTER_SCAN), q.Ended("a"))
+    assert state.queues["primary"].status is QueueState.PAUSED
+    state, effects = after(*submitted("b"), state=state)
+    assert not of(effects, q.Start)
+    assert of(after(command(QueueAction.CONTINUE), state=state)[1], q.Start)
+
+
+def test_a_pause_of_what_is_paused_is_refused() -> None:
+    state, _ = after(*submitted("a"), command(QueueAction.PAUSE))
+    for action in (QueueAction.PAUSE, QueueAction.DEFERRED_PAUSE, QueueAction.PAUSE_AFTER_SCAN):
+        assert "paused already" in answer(after(command(action), state=state)[1]).message
+
+
+# What waits
+
+
+@pytest.mark.parametrize(
+    ("action", "position", "order"),
+    [
+        (QueueAction.MOVE_UP, None, "aprqs"),
+        (QueueAction.MOVE_DOWN, None, "apqsr"),
+        (QueueAction.MOVE_TOP, None, "arpqs"),
+        (QueueAction.MOVE_BOTTOM, None, "apqsr"),
+        (QueueAction.MOVE_TO, 2, "aprqs"),
+    ],
+)
+def test_a_waiting_item_is_moved(action: QueueAction, position: int | None, order: str) -> None:
+    state, effects = after(*submitted(*"apqrs"), command(action, "r", parameter={"position": position}))
+    assert ids(state) == list(order)
+    assert f"is now {order.index('r')} of the 4 that wait" in answer(effects).message
+    assert not of(effects, q.Start)
+
+
+def test_an_item_that_cannot_be_moved_says_why() -> None:
+    state, _ = after(*submitted(*"apq"))
+    for sent, text in [
+        (command(QueueAction.MOVE_UP, "a"), "has begun, so it cannot be moved"),
+        (command(QueueAction.MOVE_UP, "p"), "is first already"),
+        (command(QueueAction.MOVE_BOTTOM, "q"), "is last already"),
+        (command(QueueAction.MOVE_TO, "q", parameter={"position": 3}), "from 1 to 2"),
+        (command(QueueAction.MOVE_TO, "q", parameter={"position": 1.5}), "1.5 is no place"),
+        (command(QueueAction.MOVE_TO, "q"), "None is no place"),
+        (command(QueueAction.MOVE_TOP), "Give the scan id"),
+        (command(QueueAction.REMOVE, "a"), "has begun, so it cannot be removed"),
+        (command(QueueAction.EDIT, "a"), "has begun, so it cannot be edited"),
+    ]:
+        after_it, effects = after(sent, state=state)
+        assert not answer(effects).accepted and text in answer(effects).message
+        assert after_it == state
+
+
+def test_the_first_that_waits_starts_when_it_is_moved_in_front_of_one_that_cannot() -> None:
+    state, _ = after(
+        q.Submitted("other", item("o", owned=("samx",))),
+        q.Submitted("primary", item("a", owned=("samx",))),
+        q.Submitted("primary", item("b", owned=("samy",))),
     )
+    state, effects = after(command(QueueAction.MOVE_TOP, "b"), state=state)
+    assert of(effects, q.Start)[0].item.scan_id == "b"
+    assert state.queues["primary"].items[1].waiting_for == ""
 
 
-@settings(max_examples=150, deadline=None)
-@given(st.lists(events(), max_size=60))
-def test_whatever_happens_the_promises_hold(happened: list[q.Event]) -> None:
-    state = q.State()
-    running: set[str] = set()
-    started: set[str] = set()
-    given_numbers: list[int] = []
-    known: set[str] = set()
-    for event in happened:
-        if isinstance(event, q.Submitted):
-            if event.item.scan_id in known:
-                continue  # the app makes ids, each once
-            known.add(event.item.scan_id)
-        if isinstance(event, q.Commanded):
-            if event.new_scan_id in known:
-                continue
-            known.add(event.new_scan_id)
-        if isinstance(event, q.Ended):
-            if event.scan_id not in running:
-                continue  # only what was started ends
-            running.discard(event.scan_id)
-        before = state
-        state, effects = q.reduce(state, event)
-        # Every request and command has exactly one answer.
-        asked = isinstance(event, (q.Submitted, q.Commanded))
-        assert len(of(effects, q.Answer)) == (1 if asked else 0)
-        for start in of(effects, q.Start):
-            assert start.item.scan_id not in started, "started twice"
-            started.add(start.item.scan_id)
-            running.add(start.item.scan_id)
-            if start.item.scan_number is not None:
-                given_numbers.append(start.item.scan_number)
-        for cancelled in of(effects, q.Cancelled):
-            assert cancelled.item.scan_id not in started
-        for tell in of(effects, q.Tell):
-            assert tell.scan_id in running
-        # At most one active item per queue, and it is the first; active is what was started and has not ended.
-        active = [
-            i for queue in state.queues.values() for i in queue.items if i.status is not ItemState.PENDING
-        ]
-        assert {i.scan_id for i in active} == running
-        for queue in state.queues.values():
-            assert all(i.status is ItemState.PENDING for i in queue.items[1:])
-        # No two queues hold one device.
-        owned = [device for i in active for device in i.owned]
-        assert len(owned) == len(set(owned))
-        # Nothing vanishes but by an end or a cancellation.
-        gone = {i.scan_id for queue in before.queues.values() for i in queue.items} - {
-            i.scan_id for queue in state.queues.values() for i in queue.items
-        }
-        ended = {event.scan_id} if isinstance(event, q.Ended) else set()
-        assert gone == ended | {c.item.scan_id for c in of(effects, q.Cancelled)}
-        # Nothing that could run is left standing.
-        for name, queue in state.queues.items():
-            free = not queue.locks and queue.status is QueueState.RUNNING and not state.configuring
-            if free and queue.items and queue.active is None:
-                kept = {device for other in state.queues.values() for i in other.items[:1] for device in i.owned}
-                assert set(queue.items[0].owned) & kept, name
-        # What is written is what comes back.
-        assert q.from_plain(q.to_plain(state)) == state
-    assert given_numbers == list(range(1, len(given_numbers) + 1))
+def test_remove_tells_the_sender_of_the_request() -> None:
+    state, effects = after(*submitted("a", "b"), command(QueueAction.REMOVE, "b"))
+    (cancelled,) = of(effects, q.Cancelled)
+    assert "removed from the queue primary by ada" in cancelled.message and ids(state) == ["a"]
+
+
+def test_an_edit_keeps_place_and_id() -> None:
+    edited = replace(item("b"), num_points=7)
+    state, effects = after(*submitted("a", "b", "c"), command(QueueAction.EDIT, "b", edited=edited))
+    assert answer(effects).accepted and ids(state) == ["a", "b", "c"]
+    assert state.queues["primary"].items[1].num_points == 7
+
+
+# Long queues
+
+
+def test_the_snapshot_shows_the_first_items_and_how_many_there_are() -> None:
+    state, _ = after(*submitted(*[f"s{k}" for k in range(q.SHOWN + 5)]))
+    shown = q.snapshot(state).queues["primary"]
+    assert len(shown.items) == q.SHOWN and shown.num_items == q.SHOWN + 5
+    rest = command(QueueAction.SHOW, parameter={"first": q.SHOWN + 1, "count": 100})
+    told = answer(after(rest, state=state)[1])
+    assert [i.scan_id for i in told.result.items] == [f"s{k}" for k in range(q.SHOWN, q.SHOWN + 5)]
+    assert not answer(after(command(QueueAction.SHOW, parameter={"first": 0}), state=state)[1]).accepted
+
+
+def test_full_queues_leave_room_in_those_that_have_few() -> None:
+    full = {f"f{k}": q.Queue(items=(item("0"),) * q.MAX_ITEMS) for k in range(3)}
+    full["some"] = q.Queue(items=(item("0"),) * q.FEW)
+    state = q.State(queues={**full, "primary": q.Queue()})
+    assert (
+        "the queues are full with 30100"
+        in answer(after(*submitted("x", queue="some"), state=state)[1]).message
+    )
+    assert answer(after(*submitted("x"), state=state)[1]).accepted
+
+
+def test_who_has_waited_longest_for_devices_comes_next() -> None:
+    def sent(name: str, queue: str, at: float, *owned: str) -> q.Event:
+        return q.Submitted(queue, replace(item(name, owned=owned), submitted=at))
+
+    state, _ = after(
+        sent("a", "primary", 1, "samx"),
+        sent("b", "second", 2, "samy"),
+        sent("c", "third", 3, "samx", "samy"),
+        sent("d", "primary", 4, "samx"),
+    )
+    state, effects = after(q.Ended("a"), state=state)
+    assert not of(effects, q.Start)
+    waits = state.queues["primary"].items[0].waiting_for
+    assert waits == "samx is kept for scan of ada in the queue third, which has waited longer"
+    _, effects = after(q.Ended("b"), state=state)
+    assert [start.item.scan_id for start in of(effects, q.Start)] == ["c"]
