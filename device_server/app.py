@@ -21,6 +21,7 @@ from bec_lib.broker import Batch, Delivery, Malformed
 from bec_lib.devices import ReadoutPriority
 from bec_lib.endpoints import Endpoint, MessageEndpoints
 from bec_lib.errors import BECError, MessageError, ReasonCode
+from bec_lib.ids import entry_order
 from bec_lib.messages import (
     ClientHelloMessage,
     ControlKind,
@@ -301,7 +302,7 @@ class DeviceServer:
             self._end_call(endpoint, in_flight, item.entry_id, batch)
             return
         stale = self._stale.get(key)
-        if stale is not None and _is_at_or_before(item.entry_id, stale):
+        if stale is not None and entry_order(item.entry_id) <= entry_order(stale):
             error = ErrorInfo(
                 error_message=f"the device server was started anew while dev.{message.device}.{message.func} was "
                 "under way; look where the device is and call again",
@@ -686,14 +687,6 @@ class DeviceServer:
     @property
     def devices(self) -> Mapping[str, DeviceAdapter]:
         return self._loader.in_force
-
-
-def _is_at_or_before(entry_id: str, other: str) -> bool:
-    def key(value: str) -> tuple[int, int]:
-        first, _, second = value.partition("-")
-        return int(first), int(second or 0)
-
-    return key(entry_id) <= key(other)
 
 
 def build_app(service: Service) -> DeviceServer:

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bec_lib.errors import DeviceError, ReasonCode
+from bec_lib.ids import entry_order, just_before
 from bec_lib.messages import (
     CommitSession,
     DeviceInstructionMessage,
@@ -146,8 +147,8 @@ class InFlight:
             self._cursor = self._last
         else:
             first = next(iter(self._open))
-            passed = _before(first)
-            if self._cursor is None or _key(passed) > _key(self._cursor):
+            passed = just_before(first)
+            if self._cursor is None or entry_order(passed) > entry_order(self._cursor):
                 self._cursor = passed
         return self._cursor if self._cursor != before else None
 
@@ -379,16 +380,3 @@ def _queue_of(message: DeviceInstructionMessage) -> str:
     if isinstance(message.action, SESSION_ACTIONS):
         return "session"
     return message.scan_id or message.instruction_id
-
-
-def _key(entry_id: str) -> tuple[int, int]:
-    first, _, second = entry_id.partition("-")
-    return int(first), int(second or 0)
-
-
-def _before(entry_id: str) -> str:
-    """The largest stream id below this one."""
-    first, second = _key(entry_id)
-    if second > 0:
-        return f"{first}-{second - 1}"
-    return f"{first - 1}-{2**64 - 1}" if first > 0 else "0-0"
