@@ -43,7 +43,7 @@ class ReadoutGroups(Part):
 class FileTarget(Part):
     """Where the scan's files go. `stem` is an absolute path without the ending, e.g.
     /data/p1/S00000-00999/S00042/S00042; the master file is `{stem}_master{suffix}.h5`, a detector's
-    `{stem}_{device}.h5`. `suffix` is empty or starts with `_`.
+    `{stem}_{device}{suffix}.h5`. `suffix` is empty or starts with `_`.
     """
 
     stem: str

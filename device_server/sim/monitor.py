@@ -16,7 +16,7 @@ from ophyd import Kind
 from device_server.sim.detector import AcquiredSignal, SimDetector
 from device_server.sim.lookup import find_device, position_of
 from device_server.sim.models import from_lmfit, motors_needed, response
-from device_server.sim.noise import NoiseSequence, noise_named, seed_for
+from device_server.sim.noise import Noise, NoiseSequence, noise_named, seed_for
 from device_server.sim.signature import with_arguments_of
 
 
@@ -25,7 +25,7 @@ class SimMonitor(SimDetector):
 
     model, amplitude, center, sigma, gamma, background, coefficients: see `models.response`.
     motors: the name, or list of names, of the motors that the model follows.
-    noise: none, uniform, gaussian or poisson. noise_level: half width or standard deviation, in the unit of the value.
+    noise: none, uniform, gaussian or poisson (whole numbers). noise_level: half width or standard deviation, in the unit of the value.
     seed: of the noise; without one, made from the device name.
     ring_current: name of a device whose value multiplies the signal, relative to `nominal_current` (same unit).
     sim_init: BEC's form of the above, {"model": lmfit class name, "params": {...}}; it goes before the others.
@@ -80,6 +80,10 @@ class SimMonitor(SimDetector):
         self.readback._egu, self.readback.precision = egu, precision
         self._ring = ring_current
         self._nominal = float(nominal_current)
+        # What is counted is a whole number.
+        self._counts = sequence.kind is Noise.POISSON
+        if self._counts:
+            self.readback._dtype, self.readback.precision = "int", None
         self.set_model(**given)
 
     @property
@@ -120,7 +124,8 @@ class SimMonitor(SimDetector):
         return value
 
     def acquire(self, scale: float) -> None:
-        self.readback.record(self._noise.around(self.expected(scale)))
+        value = self._noise.around(self.expected(scale))
+        self.readback.record(int(value) if self._counts else value)
 
     def sim_state(self) -> dict[str, Any]:
         """What the simulation knows: model, expected value and noise."""

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bec_lib.ids import entry_order, just_before, new_id, uuid7
+from bec_lib.ids import new_id, uuid7
 from bec_lib.testing import FakeClock
 
 
@@ -33,19 +33,3 @@ def test_later_ids_sort_later() -> None:
 def test_too_few_random_bytes_are_refused() -> None:
     with pytest.raises(ValueError, match="10 random bytes"):
         uuid7(1.0, b"123")
-
-
-def test_places_in_a_stream_are_compared_as_numbers() -> None:
-    assert entry_order("10-0") > entry_order("9-5")
-    assert entry_order("9-10") > entry_order("9-9")
-    assert entry_order("1-0") > entry_order("0")
-
-
-@given(st.integers(0, 2**48), st.integers(0, 2**64 - 1))
-def test_just_before_is_the_largest_smaller_place(milliseconds: int, sequence: int) -> None:
-    entry = f"{milliseconds}-{sequence}"
-    before = entry_order(just_before(entry))
-    if (milliseconds, sequence) == (0, 0):
-        assert before == (0, 0)
-    else:
-        assert before == ((milliseconds, sequence - 1) if sequence else (milliseconds - 1, 2**64 - 1))
