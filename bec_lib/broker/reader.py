@@ -114,7 +114,7 @@ class StreamReader:
     def _guarded_run(self) -> None:
         try:
             self._run()
-        except BaseException as error:  # noqa: BLE001 - handed to the owner, whatever it is
+        except BaseException as error:
             if self._stopping.is_set():
                 return
             log.critical("reading streams has ended", exc_info=True)

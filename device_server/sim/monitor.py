@@ -25,7 +25,8 @@ class SimMonitor(SimDetector):
 
     model, amplitude, center, sigma, gamma, background, coefficients: see `models.response`.
     motors: the name, or list of names, of the motors that the model follows.
-    noise: none, uniform, gaussian or poisson (whole numbers). noise_level: half width or standard deviation, in the unit of the value.
+    noise: none, uniform, gaussian or poisson (whole numbers). noise_level: half width or standard deviation, in
+        the unit of the value.
     seed: of the noise; without one, made from the device name.
     ring_current: name of a device whose value multiplies the signal, relative to `nominal_current` (same unit).
     sim_init: BEC's form of the above, {"model": lmfit class name, "params": {...}}; it goes before the others.
