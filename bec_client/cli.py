@@ -602,21 +602,36 @@ def queue(context: typer.Context, config: ConfigOption = None, debug: DebugOptio
 
 @queue_app.command("show")
 @_command
-def queue_show(config: ConfigOption = None, debug: DebugOption = False, as_json: JsonOption = False) -> None:
+def queue_show(
+    everything: Annotated[bool, typer.Option("--all", help="All that waits, also in a long queue.")] = False,
+    config: ConfigOption = None,
+    debug: DebugOption = False,
+    as_json: JsonOption = False,
+) -> None:
     """What runs and what waits."""
     from bec_client.tables import queue_table, show
 
     with _client() as client:
-        _json(client.queue.status) if as_json else show(queue_table(client.queue.status))
+        queues = client.queue.status
+        if everything:
+            queues = {
+                name: snapshot.model_copy(update={"items": client.queue.items(queue=name)})
+                if snapshot.num_items > len(snapshot.items)
+                else snapshot
+                for name, snapshot in queues.items()
+            }
+        _json(queues) if as_json else show(queue_table(queues))
 
 
 QueueName = Annotated[str, typer.Option("--queue", help="Which queue.")]
 ScanIdOption = Annotated[str | None, typer.Option("--scan-id", help="A scan; the running one by default.")]
+Which = Annotated[
+    str,
+    typer.Argument(metavar="WHICH", help="Its number in `bec queue show`, or its scan id or the end of it."),
+]
 
 
-def _queue_command(
-    name: str, method: str, done: str, text: str, takes_scan: bool = True, **fixed: Any
-) -> None:
+def _queue_command(name: str, method: str, text: str, takes_scan: bool = True, **fixed: Any) -> None:
     @queue_app.command(name, help=text)
     @_command
     def command(
@@ -628,36 +643,83 @@ def _queue_command(
     ) -> None:
         with _client(user) as client:
             scan = {"scan_id": scan_id} if takes_scan else {}
-            getattr(client.queue, method)(queue=queue, **scan, **fixed)
-        print(done)
+            print(getattr(client.queue, method)(queue=queue, **scan, **fixed))
 
 
+_INTERRUPT = "request_scan_interruption"
+_queue_command("pause", _INTERRUPT, "Pause after the point in hand.")
+_queue_command("pause-now", _INTERRUPT, "Pause at once, between two phases of a point.", deferred_pause=False)
 _queue_command(
-    "pause", "request_scan_interruption", "Pausing after the point in hand.", "Pause after the point in hand."
+    "pause-after-scan", _INTERRUPT, "Let the running scan end, and start no other.", after_scan=True
 )
-_queue_command(
-    "pause-now",
-    "request_scan_interruption",
-    "Paused.",
-    "Pause at once, with the motors stopped.",
-    deferred_pause=False,
-)
-_queue_command("resume", "request_scan_continuation", "Going on.", "Go on with a paused scan or queue.")
-_queue_command(
-    "abort", "request_scan_abortion", "Aborted.", "End the running scan; its points stay in its file."
-)
-_queue_command("halt", "request_scan_halt", "Halted.", "End the running scan without its clean-up moves.")
-_queue_command("restart", "request_scan_restart", "Restarted.", "Abort the running scan and run it again.")
-_queue_command(
-    "complete", "request_set_completed", "Completed.", "End the running scan early, and count it as good."
-)
-_queue_command(
-    "clear",
-    "request_queue_reset",
-    "The queue is empty.",
-    "Abort what runs and empty the queue.",
-    takes_scan=False,
-)
+_queue_command("resume", "request_scan_continuation", "Go on with a paused scan or queue.")
+_queue_command("abort", "request_scan_abortion", "End the running scan; its points stay in its file.")
+_queue_command("halt", "request_scan_halt", "End the running scan without its clean-up moves.")
+_queue_command("restart", "request_scan_restart", "Abort the running scan and run it again.")
+_queue_command("complete", "request_set_completed", "End the running scan early, and count it as good.")
+_queue_command("clear", "request_queue_reset", "Abort what runs and empty the queue.", takes_scan=False)
+
+
+@queue_app.command("move")
+@_command
+def queue_move(
+    which: Which,
+    where: Annotated[str, typer.Argument(metavar="WHERE", help="up, down, top, bottom, or a number.")],
+    queue: QueueName = "primary",
+    config: ConfigOption = None,
+    debug: DebugOption = False,
+    user: UserOption = None,
+) -> None:
+    """Give a waiting request another place: `bec queue move 3 top`."""
+    with _client(user) as client:
+        position = int(where) if where.isdigit() else None
+        action = "to" if position is not None else where
+        print(client.queue.request_queue_order_modification(_which(which), action, position, queue))
+
+
+@queue_app.command("remove")
+@_command
+def queue_remove(
+    which: Which,
+    queue: QueueName = "primary",
+    config: ConfigOption = None,
+    debug: DebugOption = False,
+    user: UserOption = None,
+) -> None:
+    """Take a waiting request out of the queue."""
+    with _client(user) as client:
+        print(client.queue.request_removal(_which(which), queue))
+
+
+@queue_app.command("edit", context_settings=_FREE_WORDS)
+@_command
+def queue_edit(
+    which: Which,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[ARGUMENT]... [--KEYWORD VALUE]...", help="As for `bec scan`.", show_default=False
+        ),
+    ] = None,
+    queue: QueueName = "primary",
+    config: ConfigOption = None,
+    debug: DebugOption = False,
+    user: UserOption = None,
+) -> None:
+    """Change a waiting request.
+
+    Positional arguments replace all of its own, keywords those of the same name:
+
+        bec queue edit 1 --steps 21
+    """
+    args, kwargs = parse_words(words or [])
+    with _client(user) as client:
+        print(client.queue.request_edit(_which(which), *args, queue=queue, **kwargs))
+
+
+def _which(text: str) -> int | str:
+    """A place has few digits; the end of a scan id has more."""
+    return int(text) if text.isdigit() and len(text) < 6 else text
 
 
 @queue_app.command("lock")
@@ -672,8 +734,7 @@ def queue_lock(
 ) -> None:
     """Let nothing start until the lock is removed."""
     with _client(user) as client:
-        client.queue.add_queue_lock(reason, name, queue)
-    print("Locked.")
+        print(client.queue.add_queue_lock(reason, name, queue))
 
 
 @queue_app.command("unlock")
@@ -687,8 +748,7 @@ def queue_unlock(
 ) -> None:
     """Remove a lock."""
     with _client(user) as client:
-        client.queue.remove_queue_lock(name, queue)
-    print("Unlocked.")
+        print(client.queue.remove_queue_lock(name, queue))
 
 
 # The account

@@ -424,6 +424,8 @@ class LiveView:
                     text += (
                         f", place {place + 1} in the queue, behind {head.scan_name} of {head.user}{number}"
                     )
+            elif snapshot.num_items > len(ids):
+                text += f", behind more than {len(ids)} others"
         live.update(Text(f"{text}  {tables.duration(waited)}  {self._note}", style="yellow"), refresh=True)
         self._watch(live)
 

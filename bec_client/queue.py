@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bec_lib.endpoints import MessageEndpoints as Endpoints
-from bec_lib.errors import ReasonCode, RequestRejected, error_for
+from bec_lib.errors import ParameterError, ReasonCode, RequestRejected, error_for
 from bec_lib.messages import (
+    ItemState,
     QueueAction,
     QueueItem,
     QueueSnapshot,
@@ -17,11 +18,27 @@ from bec_lib.messages import (
     ScanQueueModificationMessage,
     ScanQueueStatusMessage,
 )
+from bec_lib.scans.signature import split_keywords
 
 if TYPE_CHECKING:
     from bec_client.client import BECClient
 
 ANSWER_S = 10.0
+MANY = 100_000  # more than a queue can hold
+
+
+class Told(str):
+    """What the scan server says that it does. scan_id: of the scan that it concerns; of a restart, of the new one."""
+
+    scan_id: str | None
+
+    def __new__(cls, answer: RequestResponseMessage) -> Told:
+        text = answer.message
+        made = super().__new__(cls, f"{text[:1].upper()}{text[1:]}." if text else "Done.")
+        made.scan_id = answer.scan_id
+        return made
+
+    __repr__ = str.__str__
 
 
 class Queue:
@@ -50,11 +67,56 @@ class Queue:
 
     def item(self, request_id: str) -> QueueItem | None:
         """A request by its id, None if it is in no queue."""
-        for snapshot in self.status.values():
-            for item in snapshot.items:
+        for name, snapshot in self.status.items():
+            hidden = snapshot.num_items > len(snapshot.items)
+            for item in self.items(queue=name) if hidden else snapshot.items:
                 if item.request_id == request_id:
                     return item
         return None
+
+    def may_hold(self, request_id: str) -> bool:
+        """False if a request is for certain in no queue. Asks nobody."""
+        return any(
+            snapshot.num_items > len(snapshot.items)
+            or any(item.request_id == request_id for item in snapshot.items)
+            for snapshot in self.status.values()
+        )
+
+    def items(self, first: int = 1, count: int | None = None, queue: str | None = None) -> list[QueueItem]:
+        """What is in a queue, from its head (1) on. `status` has the first few only."""
+        parameter = {"first": first, "count": MANY if count is None else count}
+        result = self.command(QueueAction.SHOW, queue=queue, parameter=parameter).result
+        return QueueSnapshot.model_validate(result).items
+
+    def find(self, which: Any, queue: str | None = None) -> str:
+        """The scan id of a request that is meant: a report of it, its scan id or a part of it with at least six
+        characters, or its place among those that wait (1 is the next, as in the table).
+
+        Raises ParameterError if there is none, or if it may be several.
+        """
+        answer = getattr(getattr(which, "_ticket", None), "answer", None)
+        if answer is not None:
+            return str(answer.scan_id)
+        if isinstance(which, str) and len(which) == len("00000000-0000-7000-8000-000000000000"):
+            return which
+        name = queue or self.default_queue
+        if isinstance(which, str) and len(which) >= 6:
+            ids = [item.scan_id for item in self.items(queue=name)]
+            found = [scan_id for scan_id in ids if scan_id.startswith(which) or scan_id.endswith(which)]
+            if len(found) == 1:
+                return found[0]
+            told = "several" if found else "no"
+            raise ParameterError(f"{told} requests in the queue {name} have {which!r} in their scan id")
+        if not isinstance(which, int) or isinstance(which, bool):
+            raise ParameterError(
+                f"{which!r} names no request of a queue: give its place among those that wait, a scan id, or a report"
+            )
+        head = self.items(1, 1, name)
+        behind = 1 if head and head[0].status is not ItemState.PENDING else 0
+        found_items = self.items(which + behind, 1, name) if which >= 1 else []
+        if not found_items:
+            raise ParameterError(f"there is no number {which} among those that wait in the queue {name}")
+        return found_items[0].scan_id
 
     @property
     def next_scan_number(self) -> int:
@@ -69,44 +131,92 @@ class Queue:
     # Commands
 
     def request_scan_interruption(
-        self, deferred_pause: bool = True, scan_id: str | None = None, queue: str | None = None
-    ) -> None:
-        """Pause the running scan: after the point in hand (deferred_pause), or at once, with the motors stopped."""
+        self,
+        deferred_pause: bool = True,
+        scan_id: str | None = None,
+        queue: str | None = None,
+        *,
+        after_scan: bool = False,
+    ) -> Told:
+        """Pause the running scan: after the point in hand (deferred_pause), or at once, between two phases of a point.
+        after_scan: let it end, and pause the queue behind it.
+        """
         action = QueueAction.DEFERRED_PAUSE if deferred_pause else QueueAction.PAUSE
-        self.command(action, scan_id=scan_id, queue=queue)
+        if after_scan:
+            action = QueueAction.PAUSE_AFTER_SCAN
+        return self._tell(action, scan_id=scan_id, queue=queue)
 
-    def request_scan_continuation(self, scan_id: str | None = None, queue: str | None = None) -> None:
+    def request_scan_continuation(self, scan_id: str | None = None, queue: str | None = None) -> Told:
         """Go on with a paused scan and a paused queue."""
-        self.command(QueueAction.CONTINUE, scan_id=scan_id, queue=queue)
+        return self._tell(QueueAction.CONTINUE, scan_id=scan_id, queue=queue)
 
-    def request_scan_abortion(self, scan_id: str | None = None, queue: str | None = None) -> None:
+    def request_scan_abortion(self, scan_id: str | None = None, queue: str | None = None) -> Told:
         """End the running scan, or take a waiting one out of the queue. Its points so far stay in its file."""
-        self.command(QueueAction.ABORT, scan_id=scan_id, queue=queue)
+        return self._tell(QueueAction.ABORT, scan_id=scan_id, queue=queue)
 
-    def request_scan_halt(self, scan_id: str | None = None, queue: str | None = None) -> None:
+    def request_scan_halt(self, scan_id: str | None = None, queue: str | None = None) -> Told:
         """End the running scan without its clean-up moves."""
-        self.command(QueueAction.HALT, scan_id=scan_id, queue=queue)
+        return self._tell(QueueAction.HALT, scan_id=scan_id, queue=queue)
 
-    def request_scan_restart(self, scan_id: str | None = None, queue: str | None = None) -> Any:
-        """Abort the running scan and run its request again, next in the queue."""
-        return self.command(QueueAction.RESTART, scan_id=scan_id, queue=queue).result
+    def request_scan_restart(self, scan_id: str | None = None, queue: str | None = None) -> Told:
+        """Abort the running scan and run its request again, next in the queue; the answer has the new `scan_id`."""
+        return self._tell(QueueAction.RESTART, scan_id=scan_id, queue=queue)
 
-    def request_set_completed(self, scan_id: str | None = None, queue: str | None = None) -> None:
+    def request_set_completed(self, scan_id: str | None = None, queue: str | None = None) -> Told:
         """End the running scan early and count it as good."""
-        self.command(QueueAction.USER_COMPLETED, scan_id=scan_id, queue=queue)
+        return self._tell(QueueAction.USER_COMPLETED, scan_id=scan_id, queue=queue)
 
-    def request_queue_reset(self, queue: str | None = None) -> None:
+    def request_queue_reset(self, queue: str | None = None) -> Told:
         """Abort what runs and empty the queue."""
-        self.command(QueueAction.CLEAR, queue=queue)
+        return self._tell(QueueAction.CLEAR, queue=queue)
 
-    def add_queue_lock(self, reason: str, identifier: str | None = None, queue: str | None = None) -> None:
+    def request_queue_order_modification(
+        self, scan_id: Any, action: str, position: int | None = None, queue: str | None = None
+    ) -> Told:
+        """Move a waiting request: action is move_up, move_down, move_top, move_bottom, or move_to a position (1 is next);
+        `move_` may be left out. scan_id: or what else `find` understands.
+        """
+        try:
+            command = QueueAction(action if action.startswith("move_") else f"move_{action}")
+        except ValueError:
+            raise ParameterError(
+                f"{action!r} is no way to move a request; use up, down, top, bottom, or to with a position"
+            ) from None
+        return self._tell(
+            command, scan_id=self.find(scan_id, queue), queue=queue, parameter={"position": position}
+        )
+
+    def request_removal(self, scan_id: Any, queue: str | None = None) -> Told:
+        """Take a waiting request out of the queue. scan_id: or what else `find` understands."""
+        return self._tell(QueueAction.REMOVE, scan_id=self.find(scan_id, queue), queue=queue)
+
+    def request_edit(self, scan_id: Any, *args: Any, queue: str | None = None, **kwargs: Any) -> Told:
+        """Change a waiting request: all of its positional arguments, if some are given, and those keywords that are named;
+        what is not right is refused, and nothing is changed. scan_id: or what else `find` understands.
+
+            bec.queue.request_edit(1, steps=21)
+        """
+        from bec_client.scans import plain_argument
+
+        own, common = split_keywords(kwargs)
+        changes: dict[str, Any] = {name: plain_argument(value) for name, value in common.items()}
+        if args:
+            changes["args"] = plain_argument(args)
+        if own:
+            changes["kwargs"] = plain_argument(own)
+        return self._tell(QueueAction.EDIT, scan_id=self.find(scan_id, queue), queue=queue, parameter=changes)
+
+    def add_queue_lock(self, reason: str, identifier: str | None = None, queue: str | None = None) -> Told:
         """Let nothing start until the lock is removed. identifier: its name, the user's by default."""
         name = identifier or self._client.username
-        self.command(QueueAction.LOCK, queue=queue, parameter={"identifier": name, "reason": reason})
+        return self._tell(QueueAction.LOCK, queue=queue, parameter={"identifier": name, "reason": reason})
 
-    def remove_queue_lock(self, identifier: str | None = None, queue: str | None = None) -> None:
+    def remove_queue_lock(self, identifier: str | None = None, queue: str | None = None) -> Told:
         name = identifier or self._client.username
-        self.command(QueueAction.RELEASE_LOCK, queue=queue, parameter={"identifier": name})
+        return self._tell(QueueAction.RELEASE_LOCK, queue=queue, parameter={"identifier": name})
+
+    def _tell(self, action: QueueAction, **more: Any) -> Told:
+        return Told(self.command(action, **more))
 
     def command(
         self,

@@ -169,7 +169,7 @@ class ScanReport:
         return f"{self.what} failed, and the scan server gave no reason; see `bec alarms`"
 
     def _is_lost(self) -> bool:
-        return not self.done and self._client.queue.item(self.request_id) is None
+        return not self.done and not self._client.queue.may_hold(self.request_id)
 
     def __repr__(self) -> str:
         if self.scan is not None and self.scan.scan_number is not None:

@@ -243,13 +243,17 @@ def queue_table(queues: Mapping[str, QueueSnapshot]) -> RenderableType:
             ("number", "right"),
             "state",
             "user",
-            "motors",
-            ("points", "right"),
-            "submitted",
+            ("motors", "optional"),
+            ("points", "right optional"),
+            ("submitted", "optional"),
+            ("waits for", "flexible"),
         )
-        for position, item in enumerate(snapshot.items):
+        waiting = 0
+        for item in snapshot.items:
+            waits = item.status == "pending"
+            waiting += waits
             made.add_row(
-                str(position + 1),
+                str(waiting) if waits else "▶",
                 item.scan_name,
                 "" if item.scan_number is None else str(item.scan_number),
                 state(item.status),
@@ -257,7 +261,11 @@ def queue_table(queues: Mapping[str, QueueSnapshot]) -> RenderableType:
                 ", ".join(item.motors),
                 "" if item.num_points is None else str(item.num_points),
                 clock_time(item.submitted),
+                item.waiting_for,
             )
+        hidden = snapshot.num_items - len(snapshot.items)
+        if hidden > 0:
+            made.add_row("⋮", f"{hidden} more", *[""] * 7)
         parts.append(made)
     return Group(*parts)
 

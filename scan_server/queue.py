@@ -481,7 +481,7 @@ def _pause(
         replace(active, status=ItemState.PAUSED),
     )
     return state, [
-        _yes(event, f"{active.label} is paused", active.scan_id),
+        _yes(event, f"{active.label} {how}", active.scan_id),
         Tell(name, active.scan_id, event.action, event.user),
     ]
 
@@ -513,6 +513,7 @@ def _continue(state: State, event: Commanded, name: str, queue: Queue) -> tuple[
     return state, [
         _yes(event, f"{active.label} goes on", active.scan_id),
         Tell(name, active.scan_id, QueueAction.CONTINUE, event.user),
+    how = "is paused" if event.action is QueueAction.PAUSE else "pauses after the point in hand"
     ]
 
 

@@ -37,15 +37,27 @@ class BecMagics(Magics):
 
     @line_magic
     def pause(self, line: str) -> None:
-        """%pause: pause at once, with the motors stopped."""
-        self._client.queue.request_scan_interruption(deferred_pause=False)
-        self._say("Paused. %resume goes on, %abort ends the scan.")
+        """%pause: pause at once, between two phases of a point. `%pause after point`, `%pause after scan`: later."""
+        match line.split():
+            case []:
+                self._pause(deferred_pause=False)
+            case ["after", "point"]:
+                self._pause(deferred_pause=True)
+            case ["after", "scan"]:
+                told = self._client.queue.request_scan_interruption(after_scan=True)
+                self._say(f"{told} %resume lets it go on.")
+            case _:
+                self._say(f"%pause {line.strip()}? There are: %pause, %pause after point, %pause after scan.")
 
     @line_magic
     def deferred_pause(self, line: str) -> None:
         """%deferred_pause: pause after the point in hand."""
-        self._client.queue.request_scan_interruption(deferred_pause=True)
-        self._say("Pausing after the point in hand. %resume goes on, %abort ends the scan.")
+        self._pause(deferred_pause=True)
+
+    @line_magic
+    def queue(self, line: str) -> None:
+        """%queue: what runs and what waits."""
+        console().print(str(self._client.queue))
 
     @line_magic
     def resume(self, line: str) -> None:
@@ -63,8 +75,7 @@ class BecMagics(Magics):
     @line_magic
     def restart(self, line: str) -> None:
         """%restart: abort the running scan and run it again."""
-        self._client.queue.request_scan_restart()
-        self._say("The scan is aborted and runs again, next in the queue.")
+        self._say(self._client.queue.request_scan_restart())
 
     @line_magic
     def stop(self, line: str) -> None:
@@ -76,8 +87,11 @@ class BecMagics(Magics):
     @line_magic
     def reset_queue(self, line: str) -> None:
         """%reset_queue: abort what runs and empty the queue."""
-        self._client.queue.request_queue_reset()
-        self._say("The queue is empty.")
+        self._say(self._client.queue.request_queue_reset())
+
+    def _pause(self, deferred_pause: bool) -> None:
+        told = self._client.queue.request_scan_interruption(deferred_pause=deferred_pause)
+        self._say(f"{told} %resume goes on, %abort ends the scan.")
 
     def _end(self, word: str) -> None:
         report = self._client.last_report

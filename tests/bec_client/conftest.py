@@ -210,8 +210,14 @@ class Fleet:
             case m.ScanQueueMessage() if "scan_server" in self.alive:
                 self._submit(request)
             case m.ScanQueueModificationMessage() if "scan_server" in self.alive:
+                if request.action is m.QueueAction.SHOW:
+                    first, count = request.parameter["first"], request.parameter["count"]
+                    part = self.queue_items[first - 1 : first - 1 + count]
+                    self._respond(request, accepted=True, result=m.QueueSnapshot(items=part))
+                    return
                 self.commands.append(request)
-                self._respond(request, accepted=self.refuse is None, **self._refusal())
+                told = {"message": f"{request.action} of {request.scan_id} it is"} if not self.refuse else {}
+                self._respond(request, accepted=self.refuse is None, **told, **self._refusal())
                 self.command.set()
             case m.DeviceConfigMessage() if "scan_server" in self.alive:
                 if request.action is m.ConfigAction.SET:

@@ -126,6 +126,19 @@ def test_queue_commands(run: Any, fleet: Any) -> None:
     assert run("queue", "lock", "beam is down").exit_code == 0
     assert fleet.commands[-1].parameter["reason"] == "beam is down"
     assert "no queue yet" in run("queue", "show").output
+    scan_id = "00000000-0000-7000-8000-000000000001"
+    for words in (
+        ["move", scan_id, "top"],
+        ["move", scan_id, "2"],
+        ["edit", scan_id, "samx", "-1", "1", "--steps", "21"],
+        ["remove", scan_id],
+    ):
+        result = run("queue", *words)
+        assert result.exit_code == 0 and f"of {scan_id} it is." in result.output, result.output
+    *_, to, edit, remove = fleet.commands
+    assert to.parameter == {"position": 2} and remove.action.value == "remove"
+    assert edit.parameter == {"args": ["samx", -1, 1], "kwargs": {"steps": 21}}
+    assert run("queue", "move", scan_id, "sideways").exit_code == 2
 
 
 def test_the_account(run: Any) -> None:

@@ -196,6 +196,58 @@ def test_queue_commands_are_answered(bec: Any, fleet: Any) -> None:
         bec.queue.request_scan_abortion()
 
 
+def waiting(fleet: Any, count: int) -> list[str]:
+    """A queue with one that runs, and more that wait than its snapshot shows; their scan ids."""
+    ids = [f"00000000-0000-7000-8000-{k:012d}" for k in range(count + 1)]
+    fleet.queue_items = [
+        m.QueueItem(request_id=f"r{k}", scan_id=scan_id, scan_name="line_scan", status=m.ItemState.PENDING)
+        for k, scan_id in enumerate(ids)
+    ]
+    fleet.queue_items[0] = fleet.queue_items[0].model_copy(update={"status": m.ItemState.RUNNING})
+    shown = m.QueueSnapshot(items=fleet.queue_items[:3], num_items=count + 1)
+    fleet.broker.put(m_endpoints().scan_queue_status, m.ScanQueueStatusMessage(queues={"primary": shown}))
+    return ids
+
+
+def test_what_waits_is_named_by_its_place_its_id_or_its_report(bec: Any, fleet: Any) -> None:
+    ids = waiting(fleet, 5)
+    queue = bec.queue
+    assert [queue.find(1), queue.find(5), queue.find(ids[2]), queue.find("000003")] == [
+        ids[1], ids[5], ids[2], ids[3],
+    ]  # fmt: skip
+    for wrong, text in [
+        (6, "no number 6"),
+        (0, "no number 0"),
+        ("000000", "several"),
+        (2.5, "names no request"),
+    ]:
+        with pytest.raises(ParameterError, match=text):
+            queue.find(wrong)
+    assert queue.item("r5").scan_id == ids[5] and queue.item("r6") is None
+    assert queue.may_hold("r6"), "more wait than are shown"
+    assert "3 more" in str(queue) and "▶" in str(queue)
+
+
+def test_what_waits_is_moved_edited_and_removed(bec: Any, fleet: Any) -> None:
+    ids = waiting(fleet, 3)
+    told = bec.queue.request_queue_order_modification(2, "top")
+    assert repr(told) == f"Move_top of {ids[2]} it is."
+    bec.queue.request_queue_order_modification(2, "move_to", 3)
+    bec.queue.request_edit(1, bec.devices.samx, 0, 2, steps=21, metadata={"sample": "b"})
+    bec.queue.request_removal(3)
+    bec.queue.request_scan_interruption(after_scan=True)
+    commands = [(c.action.value, c.scan_id, c.parameter) for c in fleet.commands]
+    assert commands == [
+        ("move_top", ids[2], {"position": None}),
+        ("move_to", ids[2], {"position": 3}),
+        ("edit", ids[1], {"metadata": {"sample": "b"}, "args": ["samx", 0, 2], "kwargs": {"steps": 21}}),
+        ("remove", ids[3], {}),
+        ("pause_after_scan", None, {}),
+    ]
+    with pytest.raises(ParameterError, match="'sideways' is no way to move"):
+        bec.queue.request_queue_order_modification(1, "sideways")
+
+
 def test_queue_and_reports_print_themselves(bec: Any, fleet: Any) -> None:
     fleet.hold = 0
     report = run(bec)

@@ -115,10 +115,12 @@ def test_the_panel_has_what_where_and_why() -> None:
 
 
 def test_magics_command_the_queue(shell: Any, fleet: Any) -> None:
-    for line in ("%pause", "%deferred_pause", "%resume", "%restart", "%abort", "%halt"):
+    for line in ("%pause", "%pause after point", "%pause after scan", "%pause after lunch"):
+        shell.run_cell(line)
+    for line in ("%deferred_pause", "%resume", "%restart", "%abort", "%halt"):
         shell.run_cell(line)
     assert [command.action.value for command in fleet.commands] == [
-        "pause", "deferred_pause", "continue", "restart", "abort", "halt",
+        "pause", "deferred_pause", "pause_after_scan", "deferred_pause", "continue", "restart", "abort", "halt",
     ]  # fmt: skip
 
 
