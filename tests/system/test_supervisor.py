@@ -270,7 +270,8 @@ def test_a_service_that_never_comes_back_from_a_call_is_killed_past_its_time_and
     )
     assert "killed by the supervisor: silent for" in row["reason"]
     assert "(busy: a short call)" in row["reason"]
-    assert "never_come_back" in (fleet.logs / "h.err.1").read_text()
+    kept = wait_until(lambda: (path := fleet.logs / "h.err.1").exists() and path.read_text(), 2.0)
+    assert "never_come_back" in kept
 
 
 def test_what_a_killed_service_leaves_behind_is_ended(new_fleet: NewFleet, dummies: list[str]) -> None:
