@@ -6,6 +6,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -331,3 +332,8 @@ def test_every_scan_has_an_example_that_can_be_run() -> None:
         # Our own documentation: nothing else is executed here.
         exec(compile(code, info.name, "exec"), {"scans": Scans(), "dev": Session()})
     assert seen == set(CATALOGUE.infos)
+
+
+def test_every_scan_is_in_the_catalogue_of_the_documentation() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "scan_list.md").read_text(encoding="utf-8")
+    assert [name for name in CATALOGUE.infos if f"`{name}`" not in text] == []
