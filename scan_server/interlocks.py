@@ -34,7 +34,7 @@ from bec_lib.messages import (
 # Watched devices are read about once a second, whether they change or not.
 STALE_S = 5.0
 # While an interlock is tripped, what is said of it follows the readings this often at most.
-RETELL_S = 2.0
+RETELL_S = 5.0
 
 CLEAR, WAITING = InterlockPhase.CLEAR, InterlockPhase.WAITING
 TRIPPED, SETTLING, DISABLED = InterlockPhase.TRIPPED, InterlockPhase.SETTLING, InterlockPhase.DISABLED

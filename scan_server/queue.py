@@ -17,6 +17,7 @@ A queue holds items in order; at most the first one is active (RUNNING, PAUSED o
     remove, move_*, edit     a pending item: cancel it, give it another place, give it another request; else refused
     clear                    cancel all pending items; and as abort, without hold
     lock, release_lock       no item starts while there is a lock; what is active goes on
+    Held                     no scan starts while an interlock holds its queue; what is active is shown as held
     show                     answered with a part of the queue
     Ended                    -                      remove, start next       remove                   remove, start next
 
@@ -35,7 +36,7 @@ wait.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -49,6 +50,7 @@ from bec_lib.messages import (
     ScanQueueMessage,
     ScanQueueStatusMessage,
 )
+from scan_server.interlocks import Hold
 
 PRIMARY = "primary"
 # Of a queue, and of all queues together; a queue that has few is never full because of others.
@@ -114,12 +116,21 @@ class Queue:
 @dataclass(frozen=True)
 class State:
     """All queues. last_number: the last scan number given out. configuring: who changes the device session, empty if
-    nobody does.
+    nobody does. holds: what tripped interlocks hold.
     """
 
     queues: Mapping[str, Queue] = field(default_factory=lambda: {PRIMARY: Queue()})
     last_number: int = 0
     configuring: str = ""
+    holds: tuple[Hold, ...] = ()
+
+    def held(self, queue: str, *, running: bool) -> dict[str, str]:
+        """Interlock -> sentence, of those that hold a queue; running: that hold the scan that runs in it."""
+        return {
+            hold.interlock: hold.text
+            for hold in self.holds
+            if hold.applies_to(queue) and (hold.running or not running)
+        }
 
     def find(self, scan_id: str) -> tuple[str, Item] | None:
         """Queue name and item. What is active is found at once."""
@@ -210,13 +221,20 @@ class Configuring:
 
 
 @dataclass(frozen=True)
+class Held:
+    """What interlocks hold now. The workers are told by the app."""
+
+    holds: tuple[Hold, ...]
+
+
+@dataclass(frozen=True)
 class Expired:
     """A queue has been empty for long."""
 
     queue: str
 
 
-Event = Submitted | Commanded | Began | Ended | Noted | DevicesStopped | Configuring | Expired
+Event = Submitted | Commanded | Began | Ended | Noted | DevicesStopped | Configuring | Held | Expired
 
 # Effects
 
@@ -292,6 +310,8 @@ def reduce(state: State, event: Event) -> tuple[State, list[Effect]]:
             state, effects = _devices_stopped(state, event)
         case Configuring():
             state, effects = replace(state, configuring=event.who), []
+        case Held():
+            state, effects = (state if event.holds == state.holds else replace(state, holds=event.holds)), []
         case Expired():
             state, effects = _expired(state, event)
     state, started = _start_what_can(state)
@@ -301,7 +321,10 @@ def reduce(state: State, event: Event) -> tuple[State, list[Effect]]:
 def snapshot(state: State, revision: int = 0) -> ScanQueueStatusMessage:
     """The state as everybody sees it."""
     return ScanQueueStatusMessage(
-        queues={name: _snapshot_of(queue, queue.items[:SHOWN]) for name, queue in state.queues.items()},
+        queues={
+            name: _snapshot_of(state, name, queue, queue.items[:SHOWN])
+            for name, queue in state.queues.items()
+        },
         revision=revision,
     )
 
@@ -312,6 +335,7 @@ def to_plain(state: State) -> dict[str, Any]:
         "version": STATE_VERSION,
         "last_number": state.last_number,
         "configuring": state.configuring,
+        "holds": holds_to_plain(state.holds),
         "queues": {
             name: {
                 "status": queue.status.value,
@@ -341,7 +365,16 @@ def from_plain(raw: Mapping[str, Any]) -> State:
         queues={PRIMARY: Queue(), **queues},
         last_number=int(raw["last_number"]),
         configuring=str(raw.get("configuring", "")),
+        holds=holds_from_plain(raw.get("holds", ())),
     )
+
+
+def holds_to_plain(holds: Iterable[Hold]) -> list[dict[str, Any]]:
+    return [{**vars(hold), "queues": list(hold.queues)} for hold in holds]
+
+
+def holds_from_plain(raw: Iterable[Mapping[str, Any]]) -> tuple[Hold, ...]:
+    return tuple(Hold(**{**hold, "queues": tuple(hold["queues"])}) for hold in raw)
 
 
 def item_to_plain(item: Item) -> dict[str, Any]:
@@ -419,7 +452,7 @@ def _commanded(state: State, event: Commanded) -> tuple[State, list[Effect]]:
         case QueueAction.PAUSE_AFTER_SCAN:
             return _pause_behind(state, event, name, queue)
         case QueueAction.SHOW:
-            return state, [_show(event, name, queue)]
+            return state, [_show(state, event, name, queue)]
         case _:
             return _change_pending(state, event, name, queue, target)
 
@@ -480,6 +513,7 @@ def _pause(
         replace(queue, status=QueueState.PAUSED, message=told),
         replace(active, status=ItemState.PAUSED),
     )
+    how = "is paused" if event.action is QueueAction.PAUSE else "pauses after the point in hand"
     return state, [
         _yes(event, f"{active.label} {how}", active.scan_id),
         Tell(name, active.scan_id, event.action, event.user),
@@ -505,6 +539,10 @@ def _continue(state: State, event: Commanded, name: str, queue: Queue) -> tuple[
     active = queue.active
     is_paused = active is not None and active.status is ItemState.PAUSED
     if queue.status is not QueueState.PAUSED and not is_paused:
+        held = "; ".join(state.held(name, running=False).values())
+        if held:
+            told = f"{held}. The queue {name} goes on by itself when this has cleared; `bec interlock` shows more"
+            return state, [_no(event, told)]
         return state, [_no(event, f"the queue {name} is not paused, so there is nothing to continue")]
     queue = replace(queue, status=QueueState.RUNNING, message="", stays_paused=False)
     if active is None or not is_paused:
@@ -513,7 +551,6 @@ def _continue(state: State, event: Commanded, name: str, queue: Queue) -> tuple[
     return state, [
         _yes(event, f"{active.label} goes on", active.scan_id),
         Tell(name, active.scan_id, QueueAction.CONTINUE, event.user),
-    how = "is paused" if event.action is QueueAction.PAUSE else "pauses after the point in hand"
     ]
 
 
@@ -725,7 +762,7 @@ def _move(
     ]
 
 
-def _show(event: Commanded, name: str, queue: Queue) -> Answer:
+def _show(state: State, event: Commanded, name: str, queue: Queue) -> Answer:
     first, count = event.parameter.get("first", 1), event.parameter.get("count", SHOWN)
     if (
         not all(isinstance(n, int) and not isinstance(n, bool) for n in (first, count))
@@ -738,7 +775,7 @@ def _show(event: Commanded, name: str, queue: Queue) -> Answer:
             ReasonCode.INVALID_ARGUMENT,
         )
     part = queue.items[first - 1 : first - 1 + count]
-    shown = _snapshot_of(queue, part)
+    shown = _snapshot_of(state, name, queue, part)
     answer = _yes(event, f"{len(part)} of the {len(queue.items)} requests in the queue {name}")
     return replace(answer, result=shown)
 
@@ -827,7 +864,7 @@ def _start_what_can(state: State) -> tuple[State, list[Effect]]:
         queue = state.queues[name]
         if in_use is None:
             in_use = _devices_in_use(state)
-        reason = _obstacle(state, name, queue)
+        reason = _obstacle(state, name, queue, head)
         if not reason:
             reason = _waits_for(head, in_use)
             if reason:
@@ -848,15 +885,17 @@ def _start_what_can(state: State) -> tuple[State, list[Effect]]:
     return state, effects
 
 
-def _obstacle(state: State, name: str, queue: Queue) -> str:
-    """What keeps the whole queue from starting anything."""
+def _obstacle(state: State, name: str, queue: Queue, head: Item) -> str:
+    """What keeps the whole queue from starting anything, or a scan at its head from beginning. A move may be what an
+    interlock waits for.
+    """
     if queue.locks:
         return "; ".join(f"locked by {lock}: {reason}" for lock, reason in queue.locks.items())
     if queue.status is not QueueState.RUNNING:
         return f"the queue {name} is paused"
     if state.configuring:
         return f"the device session is being changed by {state.configuring}"
-    return ""
+    return "; ".join(state.held(name, running=False).values()) if state.holds and head.is_scan else ""
 
 
 def _devices_in_use(state: State) -> dict[str, str]:
@@ -897,13 +936,22 @@ def _with_active(state: State, name: str, queue: Queue, head: Item) -> State:
     return _with_queue(state, name, replace(queue, items=(head, *queue.items[1:])))
 
 
-def _snapshot_of(queue: Queue, items: tuple[Item, ...]) -> QueueSnapshot:
+def _snapshot_of(state: State, name: str, queue: Queue, items: tuple[Item, ...]) -> QueueSnapshot:
+    held = state.held(name, running=False) if state.holds else {}
+    shown = [_shown(item) for item in items]
+    active = queue.active
+    if held and shown and active is not None and items[0] is active:
+        holding = state.held(name, running=True)
+        if holding and active.is_scan and active.status in (ItemState.RUNNING, ItemState.PAUSED):
+            update = {"status": ItemState.PAUSED, "waiting_for": "; ".join(holding.values())}
+            shown[0] = shown[0].model_copy(update=update)
     return QueueSnapshot(
         status=QueueState.LOCKED if queue.locks else queue.status,
-        items=[_shown(item) for item in items],
+        items=shown,
         locks=dict(queue.locks),
-        message=queue.note or queue.message,
+        message=queue.note or queue.message or "; ".join(held.values()),
         num_items=len(queue.items),
+        held=held,
     )
 
 

@@ -23,6 +23,7 @@ _EVENTS: dict[str, type[Any]] = {
         q.Ended,
         q.DevicesStopped,
         q.Configuring,
+        q.Held,
         q.Expired,
     )
 }
@@ -31,6 +32,7 @@ _READ: dict[str, Callable[[Any], Any]] = {
     "edited": lambda raw: None if raw is None else q.item_from_plain(raw),
     "action": QueueAction,
     "owned": tuple,
+    "holds": q.holds_from_plain,
 }
 
 
@@ -45,6 +47,8 @@ def event_to_plain(event: q.Event) -> list[Any]:
     for key in ("item", "edited"):
         if facts.get(key) is not None:
             facts[key] = q.item_to_plain(facts[key])
+    if "holds" in facts:
+        facts["holds"] = q.holds_to_plain(facts["holds"])
     return [type(event).__name__, facts]
 
 

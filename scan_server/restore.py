@@ -67,12 +67,14 @@ def traces_of(broker: Broker, scan_id: str, client_id: str, *, is_scan: bool) ->
         )
         return Traces(over=over, resumed=Resumed(opened=True))
     intent: ScanStatusMessage | None = None
+    last: ScanStatusMessage | None = None
     for item in broker.entries(MessageEndpoints.scan_status, count=_STATUS_ENTRIES, newest=True):
         if not isinstance(item, Delivery) or item.message.scan_id != scan_id:
             continue
         if item.message.status.is_terminal:
             return Traces(over=True, intent=intent)
         intent = intent or item.message
+        last = item.message
     schemas = [
         item.message
         for item in broker.entries(MessageEndpoints.scan_schema(scan_id))
@@ -88,6 +90,8 @@ def traces_of(broker: Broker, scan_id: str, client_id: str, *, is_scan: bool) ->
         resumed=Resumed(
             opened=intent is not None,
             started=intent.started if intent else 0.0,
+            dead_time_s=last.dead_time_s if last else 0.0,
+            held_since=last.timestamp if last and last.reason == "interlock" else None,
             schema=schemas[-1] if schemas else None,
             journal=journal,
         ),

@@ -113,11 +113,14 @@ class Order:
 @dataclass(frozen=True)
 class Resumed:
     """What an earlier life of this scan has left. opened: its `open` was told; paused: it waits for somebody to
-    continue it; schema: the last one told, if any; journal: step -> result.
+    continue it; dead_time_s: for how long interlocks had held it; held_since: and did when it ended, seconds UTC;
+    schema: the last one told, if any; journal: step -> result.
     """
 
     opened: bool = False
     paused: bool = False
+    dead_time_s: float = 0.0
+    held_since: float | None = None
     started: float = 0.0
     schema: ScanSchemaMessage | None = None
     journal: Mapping[int, Any] = field(default_factory=dict)
@@ -244,6 +247,10 @@ class ScanRun:
         self._next_index = 0
         self._sweep_index = 0
         self._paused = resumed is not None and resumed.paused
+        # Why an interlock holds it, and since when (seconds UTC); empty if none does.
+        self._held_since: float | None = resumed.held_since if resumed else None
+        self._held = "held by an interlock" if self._held_since is not None else ""
+        self._dead_time_s = resumed.dead_time_s if resumed else 0.0
         self.readers = self._servers_that_read()
         self._points = dict.fromkeys(self.readers, 0)
         self._baseline_done: set[str] = set()
@@ -276,7 +283,7 @@ class ScanRun:
                 self._send(server, UnstageDevices())
         if self._resumed is None or not self._resumed.opened:
             self._out.append(Append(MessageEndpoints.scan_status, self._status))
-        if self._paused:
+        if self._paused or self._held:
             self._tell_state(ScanState.PAUSED, moment)
         if self.plan.positions is not None:
             self._out.append(
@@ -320,7 +327,7 @@ class ScanRun:
                 if self._paused:
                     self._paused = False
                     self._control(ControlKind.RESUME, self._epoch)
-                    self._tell_state(ScanState.OPEN, moment)
+                    self._tell_state(ScanState.PAUSED if self._held else ScanState.OPEN, moment)
             case QueueAction.ABORT:
                 self._stop(ScanState.ABORTED, "user", message, ReasonCode.ABORTED)
             case QueueAction.USER_COMPLETED:
@@ -330,6 +337,29 @@ class ScanRun:
             case _:
                 pass
         return self._turn(moment)
+
+    def held(self, why: str, since: float, moment: Moment) -> list[Effect]:
+        """Interlocks hold the scan since some time (seconds UTC); an empty text: none does any more. A user's pause is
+        another matter: each can begin and end while the other lasts.
+        """
+        if not self.order.is_scan or why == self._held or self._status is None:
+            return []
+        before, self._held = self._held, why
+        if why and before:
+            return []
+        if why:
+            self._held_since = min(moment.now, max(since, self._status.started))
+        else:
+            self._dead_time_s = self._dead_time(moment)
+            self._held_since = None
+        if self.phase not in (Phase.CLEANING, Phase.ENDED):
+            self._tell_state(ScanState.PAUSED if why or self._paused else ScanState.OPEN, moment)
+        return self._turn(moment)
+
+    def _dead_time(self, moment: Moment) -> float:
+        """Seconds for which interlocks have held it up to now."""
+        running = 0.0 if self._held_since is None else max(0.0, moment.now - self._held_since)
+        return round(self._dead_time_s + running, 3)
 
     def counted(self, counted: Counted, moment: Moment) -> list[Effect]:
         """The answer to `Count`."""
@@ -452,6 +482,7 @@ class ScanRun:
                     scan_name=self.order.request.scan_type,
                     scan_number=self.order.number,
                     scan_info=info,
+                    queue=self.order.request.queue,
                 ),
             )
 
@@ -512,6 +543,15 @@ class ScanRun:
         for server in self.plan.servers:
             if server not in self._baseline_done and self._on(server, self.plan.groups.baseline):
                 self._send(server, ReadBaseline())
+        if not self._paused and not self._held:
+            self._send_backlog()
+        elif not self._backlog and self._exhausted and self._walk is None:
+            self.phase = Phase.FINISHING
+
+    def _send_backlog(self) -> None:
+        """What was in flight when a device server was restarted. A device server that was has forgotten a pause, so
+        nothing is sent while there is one.
+        """
         while self._backlog:
             sent = self._backlog.popleft()
             instruction_id = self._send(sent.server, sent.action)
@@ -524,7 +564,10 @@ class ScanRun:
 
     def _pump(self, moment: Moment) -> None:
         """Send as much as the window holds."""
-        while self.phase is Phase.RUNNING and not self._paused:
+        while self.phase is Phase.RUNNING and not self._paused and not self._held:
+            if self._backlog:
+                self._send_backlog()
+                continue
             if self._groups:
                 if self._in_flight:
                     return
@@ -1031,6 +1074,7 @@ class ScanRun:
                             "num_readouts": self.committed,
                             "ended": moment.now,
                             "timestamp": moment.now,
+                            "dead_time_s": self._dead_time(moment),
                         }
                     ),
                 )
@@ -1095,7 +1139,15 @@ class ScanRun:
             self._out.append(
                 Append(
                     MessageEndpoints.scan_status,
-                    self._status.model_copy(update={"status": state, "timestamp": moment.now}),
+                    self._status.model_copy(
+                        update={
+                            "status": state,
+                            "timestamp": moment.now,
+                            "dead_time_s": self._dead_time(moment),
+                            "message": self._held,
+                            "reason": "interlock" if self._held else None,
+                        }
+                    ),
                 )
             )
 

@@ -60,6 +60,14 @@ class Command:
 
 
 @dataclass(frozen=True)
+class Held:
+    """From the main thread: interlocks hold what runs since some time (seconds UTC); an empty text: they do not."""
+
+    why: str = ""
+    since: float = 0.0
+
+
+@dataclass(frozen=True)
 class Stop:
     """From the main thread: end the thread."""
 
@@ -122,6 +130,7 @@ class Worker:
             replies = MessageEndpoints.device_instructions_response(server)
             self._inbox.follow(replies, broker.last_id(replies))
         self._run: ScanRun | None = None
+        self._held = Held()
         self._note = ""
         self._silent_since: float | None = None
         self._thread = threading.Thread(target=self._work, name=f"queue-{queue}", daemon=True)
@@ -130,7 +139,7 @@ class Worker:
         self._thread.start()
         return self
 
-    def post(self, order: Run | Command | Stop) -> None:
+    def post(self, order: Run | Command | Held | Stop) -> None:
         """From any thread."""
         self._inbox.post(order)
 
@@ -179,6 +188,11 @@ class Worker:
                         resumed=event.resumed,
                     )
                     effects += self._guarded(ScanRun.begin, moment)
+                    effects += self._guarded(ScanRun.held, self._held.why, self._held.since, moment)
+                case Held() as held:
+                    self._held = held
+                    if self._run is not None:
+                        effects += self._guarded(ScanRun.held, held.why, held.since, moment)
                 case Command(scan_id, action, message):
                     if self._run is not None and self._run.order.scan_id == scan_id:
                         effects += self._guarded(ScanRun.command, action, message, moment)

@@ -187,7 +187,7 @@ STEPS = st.lists(
 
 
 @settings(max_examples=200, deadline=None)
-@given(STEPS, st.floats(0, 3))
+@given(STEPS, st.one_of(st.just(0.0), st.floats(0.01, 3)))
 def test_it_holds_exactly_until_it_was_clear_for_the_settle_time(
     steps: list[tuple[str, float]], settle: float
 ) -> None:
