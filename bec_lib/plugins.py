@@ -19,6 +19,7 @@ SCANS = "bec.scans"
 DEVICES = "bec.devices"
 FILE_FORMATS = "bec.file_formats"
 MODELS = "bec.models"
+STATES = "bec.states"
 
 
 @dataclass(frozen=True)

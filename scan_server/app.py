@@ -20,17 +20,21 @@ from bec_lib.broker import Batch, Delivery, Malformed
 from bec_lib.codec import describe_validation
 from bec_lib.devices.registry import Registry
 from bec_lib.endpoints import DAY, Endpoint, MessageEndpoints
-from bec_lib.errors import MessageError, ParameterError, ReasonCode
+from bec_lib.errors import BECError, MessageError, ParameterError, ReasonCode
 from bec_lib.file_paths import file_target
 from bec_lib.messages import (
+    BeamlineStateRequestMessage,
     ClientHelloMessage,
     ControlKind,
     DeviceConfigMessage,
     DeviceControlMessage,
     DeviceInstructionMessage,
     DeviceInstructionResponse,
+    DeviceMessage,
     DeviceSessionMessage,
     ErrorInfo,
+    InterlockRequestMessage,
+    InterlockTripMessage,
     ItemState,
     QueueAction,
     QueueLogMessage,
@@ -54,6 +58,7 @@ from scan_server import session as s
 from scan_server.answers import Answers
 from scan_server.assembler import Assembled, assemble, devices_needed
 from scan_server.catalogue import BUILTIN, Catalogue, load_catalogue
+from scan_server.conditions import Conditions
 from scan_server.guard import Rejected, check, is_name
 from scan_server.restore import (
     answers_of,
@@ -64,7 +69,17 @@ from scan_server.restore import (
     traces_of,
 )
 from scan_server.run import Order, Resumed
-from scan_server.worker import LOOK_S, Command, Run, RunEnded, Worker, WorkerBroke, WorkerNote, service_of
+from scan_server.worker import (
+    LOOK_S,
+    Command,
+    Held,
+    Run,
+    RunEnded,
+    Worker,
+    WorkerBroke,
+    WorkerNote,
+    service_of,
+)
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +131,7 @@ class ScanServer:
         self._happened: list[q.Event] = []
         self._logged = 0
         self._registry = Registry()
+        self._conditions = Conditions(service, lambda: self._registry)
         self._session: DeviceSessionMessage | None = None
         self._lives: dict[str, tuple[str, int]] = {}
         self._account = ""
@@ -146,6 +162,7 @@ class ScanServer:
             self._service.alarm(Severity.WARNING, f"The scan plugin {plugin} cannot be used: {reason}")
         turn.batch.put(MessageEndpoints.available_scans, self._catalogue.message())
         before = self._state
+        self._conditions.start()
         self._restore(turn)
         self._commit(turn, before, always=True)
         hellos = self._broker.entries(MessageEndpoints.client_hello)
@@ -181,6 +198,9 @@ class ScanServer:
         if self._change is not None:
             due.append(self._change_due)
         due += [when for when, _ in self._told_to_stop.values()]
+        settled = self._conditions.deadline()
+        if settled is not None:
+            due.append(settled)
         if self._waiting:
             due.append(0.0)
         return min(due, default=None)
@@ -196,6 +216,7 @@ class ScanServer:
             self._apply(q.Expired(name), turn)
         if self._change is not None and now >= self._change_due:
             self._look_after_change(self._change, now, turn)
+        self._conditions.on_deadline()
         for name, (when, tell) in list(self._told_to_stop.items()):
             if now >= when:
                 del self._told_to_stop[name]
@@ -203,6 +224,7 @@ class ScanServer:
         self._commit(turn, before)
 
     def stop(self) -> None:
+        self._conditions.stop()
         for worker in self._workers.values():
             worker.stop()
 
@@ -212,6 +234,8 @@ class ScanServer:
         return Turn(self._service.batch())
 
     def _commit(self, turn: Turn, before: q.State, *, always: bool = False) -> None:
+        self._hold(turn)
+        self._conditions.write(turn.batch)
         if self._state is not before or always:
             self._revision += 1
             status = q.snapshot(self._state, self._revision)
@@ -255,10 +279,19 @@ class ScanServer:
     def _take(self, event: Event, turn: Turn) -> None:
         match event:
             case Delivery(
-                message=ScanQueueMessage() | ScanQueueModificationMessage() | DeviceConfigMessage()
+                message=ScanQueueMessage()
+                | ScanQueueModificationMessage()
+                | DeviceConfigMessage()
+                | InterlockRequestMessage()
+                | BeamlineStateRequestMessage()
             ):
                 turn.cursors[event.endpoint] = event.entry_id
                 self._take_request(event, turn)
+            case Delivery(message=DeviceMessage()):
+                self._conditions.read_back(event)
+            case Delivery(message=InterlockTripMessage() as trip):
+                turn.cursors[event.endpoint] = event.entry_id
+                self._conditions.tripped(trip)
             case Delivery(message=ClientHelloMessage() as hello):
                 self._meet(hello.user)
             case Delivery(message=DeviceControlMessage() as control):
@@ -284,6 +317,33 @@ class ScanServer:
                 raise event.error
             case _:
                 log.error("the scan server cannot make use of %r", event)
+
+    def _change_conditions(
+        self, request: InterlockRequestMessage | BeamlineStateRequestMessage, user: str, turn: Turn
+    ) -> None:
+        try:
+            told, result = self._conditions.request(request, user)
+        except BECError as error:
+            self._refuse(request, Rejected(error.reason, error.message), turn)
+            return
+        answer = RequestResponseMessage(
+            request_id=request.request_id, accepted=True, message=told, result=result
+        )
+        self._answer(request.client_id, answer, turn)
+
+    def _hold(self, turn: Turn) -> None:
+        """What interlocks hold now: told to the queues, and after that to the workers."""
+        holds = self._conditions.holds
+        if holds == self._state.holds:
+            return
+        self._apply(q.Held(holds), turn)
+        for name, worker in self._workers.items():
+            held = self._held(name)
+            turn.afterwards.insert(0, lambda w=worker, h=held: w.post(h))  # type: ignore[misc]
+
+    def _held(self, queue: str) -> Held:
+        holding = [hold for hold in self._conditions.holds if hold.running and hold.applies_to(queue)]
+        return Held("; ".join(h.text for h in holding), min((h.since for h in holding), default=0.0))
 
     def _apply(self, event: q.Event, turn: Turn) -> None:
         before = self._state
@@ -387,6 +447,8 @@ class ScanServer:
                 self._take_command(request, delivery.user, turn)
             case DeviceConfigMessage():
                 self._begin_change(request, delivery.user, turn)
+            case InterlockRequestMessage() | BeamlineStateRequestMessage():
+                self._change_conditions(request, delivery.user, turn)
 
     def _take_command(self, request: ScanQueueModificationMessage, user: str, turn: Turn) -> None:
         what = self._ended.get(request.scan_id or "")
@@ -630,6 +692,7 @@ class ScanServer:
                 self._broker, self._service.clock, name, self._servers, self._epochs, self._inbox.post
             ).start()
             self._workers[name] = worker
+            worker.post(self._held(name))
         return worker
 
     def _note_empty_queues(self) -> None:
@@ -773,6 +836,7 @@ class ScanServer:
             turn.batch.put(MessageEndpoints.device_session, change.session)
             turn.batch.append(MessageEndpoints.device_session_history, change.session)
             self._put_in_force(change.session)
+            self._conditions.session_changed()
             self._answer(
                 change.client_id,
                 RequestResponseMessage(request_id=change.request_id, accepted=True, result=change.result),
@@ -845,6 +909,7 @@ class ScanServer:
         )
         self._revision = int(raw.get("revision", 0))
         self._state = replace(state, last_number=highest)
+        self._apply(q.Held(self._conditions.holds), turn)
         change = raw.get("change")
         if change:
             self._answer(

@@ -34,6 +34,8 @@ class BeamlineStates:
         self._readings = readings
         self._configs: dict[str, BeamlineStateConfig] = {}
         self._states: dict[str, BeamlineStateMessage] = {}
+        # Those whose kind cannot be used at the moment: kept, and unknown.
+        self._kept: dict[str, BeamlineStateMessage] = {}
 
     @property
     def devices(self) -> frozenset[str]:
@@ -68,6 +70,7 @@ class BeamlineStates:
 
     def define(self, config: BeamlineStateConfig, now: float) -> BeamlineStateMessage:
         """Put a state in, or in the place of the one of its name. Its first status is unknown until it is judged."""
+        self._kept.pop(config.name, None)
         self._configs[config.name] = config
         self._states[config.name] = self._message(config, BeamlineStatus.UNKNOWN, "not looked at yet", now)
         return self._states[config.name]
@@ -79,8 +82,14 @@ class BeamlineStates:
 
     def remove(self, name: str) -> None:
         """Raises ParameterError if there is no such state."""
+        if self._kept.pop(name, None) is not None:
+            return
         self._known(name)
         del self._configs[name], self._states[name]
+
+    def keep(self, message: BeamlineStateMessage) -> None:
+        """Remember a state of a kind that cannot be used at the moment."""
+        self._kept[message.name] = message
 
     def judge(self, now: float, devices: Iterable[str] | None = None) -> list[BeamlineStateMessage]:
         """Look at the states of these devices (None: at all); those that have changed."""
@@ -97,11 +106,12 @@ class BeamlineStates:
 
     def reading(self) -> dict[str, dict[str, Any]]:
         """The states as the reading of a device called "states", for conditions."""
-        return {name: {"value": s.status.value, "timestamp": s.since} for name, s in self._states.items()}
+        states = {**self._kept, **self._states}
+        return {name: {"value": s.status.value, "timestamp": s.since} for name, s in states.items()}
 
     def message(self) -> BeamlineStatesMessage:
         return BeamlineStatesMessage(
-            states=dict(self._states), kinds=sorted(self._kinds), failed=dict(self._failed)
+            states={**self._kept, **self._states}, kinds=sorted(self._kinds), failed=dict(self._failed)
         )
 
     def _evaluate(self, config: BeamlineStateConfig) -> tuple[BeamlineStatus, str]:

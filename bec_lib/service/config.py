@@ -18,7 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from bec_lib.broker.settings import RedisSettings
 from bec_lib.codec import describe_validation
-from bec_lib.errors import ConfigError
+from bec_lib.errors import ConfigError, ParameterError
+from bec_lib.expressions import parse
+from bec_lib.messages import InterlockConfig
 
 # A unix socket's path must fit into sockaddr_un.
 _SOCKET_PATH_LIMIT = 100
@@ -74,6 +76,22 @@ class DataPipelineConfig(_Section):
     refit_s: float = Field(0.25, ge=0.0)
 
 
+class InterlockSection(InterlockConfig):
+    """An interlock that is always there; clients can disable it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @field_validator("trips_when", "clears_when")
+    @classmethod
+    def _is_a_condition(cls, value: str) -> str:
+        if value:
+            try:
+                parse(value)
+            except ParameterError as error:
+                raise ValueError(error.message) from None
+        return value
+
+
 class ServiceConfig(_Section):
     """Everything that differs from deployment to deployment.
 
@@ -92,6 +110,7 @@ class ServiceConfig(_Section):
     log: LogConfig = LogConfig()
     scihub: SciHubConfig = SciHubConfig()
     data_pipeline: DataPipelineConfig = DataPipelineConfig()
+    interlocks: list[InterlockSection] = []
     acl: dict[str, Any] = {}
     device_servers: list[str] = ["main"]
     source_file: Path | None = None
