@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from bec_lib.broker import Broker, Delivery, Malformed
 from bec_lib.endpoints import MessageEndpoints
@@ -111,6 +111,41 @@ def count_committed(broker: Broker, scan_id: str, readers: Sequence[str]) -> Cou
         points = _points(broker.entries(readings))
     baseline = {message.server for message in _readings([*oldest, *newest], "baseline")}
     return Counted(points, frozenset(baseline))
+
+
+def reading_of(
+    broker: Broker, scan_id: str, index: int, schema: ScanSchemaMessage
+) -> dict[str, dict[str, dict[str, Any]]] | None:
+    """What was read at a point, as a device server reports it: device -> signal -> {"value", "timestamp"}; None if it
+    is not on record, or not of every device server of the schema.
+    """
+    readings = MessageEndpoints.scan_readings(scan_id)
+    for newest in (_NEWEST, None):
+        found: dict[str, ReadingsMessage] = {}
+        items = broker.entries(readings, count=newest, newest=newest is not None)
+        for message in _readings(items, "monitored"):
+            if not 0 <= index - message.first_index < message.count:
+                continue
+            earlier = found.get(message.server)
+            if earlier is None or message.attempt > earlier.attempt:
+                found[message.server] = message
+        if found.keys() >= set(schema.servers):
+            return _as_reading(found, index, schema)
+    return None
+
+
+def _as_reading(
+    found: Mapping[str, ReadingsMessage], index: int, schema: ScanSchemaMessage
+) -> dict[str, dict[str, dict[str, Any]]]:
+    reading: dict[str, dict[str, dict[str, Any]]] = {}
+    for server, message in found.items():
+        row = index - message.first_index
+        columns = [signal for signal in schema.signals if signal.server == server]
+        for signal, values, times in zip(columns, message.values, message.device_times, strict=True):
+            if values[row] is not None:
+                item = {"value": values[row], "timestamp": times[row]}
+                reading.setdefault(signal.device, {})[signal.signal] = item
+    return reading
 
 
 def _readings(items: Sequence[Delivery | Malformed], group: str) -> list[ReadingsMessage]:

@@ -157,6 +157,14 @@ class Count:
 
 
 @dataclass(frozen=True)
+class Recall:
+    """Look up what was read at a point that is committed, and call `recalled`. schema: of the columns."""
+
+    index: int
+    schema: ScanSchemaMessage
+
+
+@dataclass(frozen=True)
 class Finish:
     """The run is over."""
 
@@ -165,7 +173,7 @@ class Finish:
     message: str = ""
 
 
-Effect = Append | Put | Count | Finish
+Effect = Append | Put | Count | Recall | Finish
 
 Action = (
     StageDevices
@@ -244,6 +252,8 @@ class ScanRun:
         self._awaits_all = False
         self._wait_s = 0.0
         self._result: Any = None
+        # A point of which some device servers' replies were lost.
+        self._to_recall: int | None = None
         self._next_index = 0
         self._sweep_index = 0
         self._paused = resumed is not None and resumed.paused
@@ -374,6 +384,24 @@ class ScanRun:
         else:
             self._skip = self.committed
             self._enter_running()
+        return self._turn(moment)
+
+    def recalled(
+        self, index: int, reading: Mapping[str, Mapping[str, Any]] | None, moment: Moment
+    ) -> list[Effect]:
+        """The answer to `Recall`: device -> signal -> {"value", "timestamp"}; None if it is not there."""
+        if self._awaited != _recalling(index):
+            return []
+        if reading is None:
+            self._stop(
+                ScanState.ABORTED,
+                "alarm",
+                f"{self._label} cannot go on: point {index + 1} was taken, but its reading is not on record any more; "
+                "run it again",
+                ReasonCode.INTERNAL,
+            )
+        else:
+            self._resume_generator(dict(reading))
         return self._turn(moment)
 
     def woke(self, moment: Moment) -> list[Effect]:
@@ -582,6 +610,10 @@ class ScanRun:
                     self.wake_at = moment.tick + self._wait_s
                     self._wait_s = 0.0
                     return
+                if self._to_recall is not None:
+                    index, self._to_recall = self._to_recall, None
+                    self._recall(index)
+                    return
                 self._resume_generator(self.committed)
                 continue
             if self._is_window_full():
@@ -720,13 +752,8 @@ class ScanRun:
         if self._replayed():
             return
         if index < self._skip:
-            self._stop(
-                ScanState.ABORTED,
-                "alarm",
-                f"{self._label} cannot be resumed: point {index + 1} was taken, but its reading was not recorded for the "
-                "scan's code; run it again",
-                ReasonCode.INTERNAL,
-            )
+            # Taken in an earlier life, which ended before it came to the journal.
+            self._recall(index)
             return
         self._flush_skipped_moves()
         exposure = step.exposure or self.plan.exposure
@@ -745,6 +772,14 @@ class ScanRun:
             self._result = {}
             self._awaited = None
             self._awaits_all = True
+
+    def _recall(self, index: int) -> None:
+        """The result of the point in hand is what was read at it and is committed."""
+        assert self._schema is not None
+        self._awaited = _recalling(index)
+        self._awaits_all = False
+        self._result = None
+        self._out.append(Recall(index, self._schema))
 
     def _perform_sweep(self, step: Sweep) -> None:
         """Its points are counted when it is done; what an earlier life has taken of it is not taken again."""
@@ -940,6 +975,7 @@ class ScanRun:
             for sent in waiting:
                 self._send(sent.server, sent.action)
             return
+        taken: int | None = None
         for sent in waiting:
             action = sent.action
             if isinstance(action, (StageDevices, PreScanDevices, ReadBaseline)):
@@ -956,17 +992,16 @@ class ScanRun:
                 trimmed = _trimmed(action, self._points.get(sent.server, 0))
                 if trimmed is not None:
                     self._backlog.append(replace(sent, action=trimmed))
-                elif self._awaited is not None and action.want_reading:
-                    self._stop(
-                        ScanState.ABORTED,
-                        "alarm",
-                        f"{self._label} cannot go on: the device server {sent.server} was restarted between a point "
-                        "and the report of its reading",
-                        ReasonCode.SERVICE_DOWN,
-                    )
-                    return
+                elif action.want_reading and (self._awaited is not None or self._awaits_all):
+                    taken = action.first_index
             else:
                 self._backlog.append(sent)
+        if taken is not None:
+            # Between a point and the report of its reading. With several device servers others may still owe theirs.
+            if taken < self.committed:
+                self._recall(taken)
+            else:
+                self._to_recall = taken
         self._epoch = next(self._epochs)
         self._stage()
 
@@ -1195,6 +1230,11 @@ class ScanRun:
     def _label(self) -> str:
         name = self.order.request.scan_type
         return f"scan {self.order.number} ({name})" if self.order.is_scan else name
+
+
+def _recalling(index: int) -> str:
+    """What the generator waits for while a reading is looked up; no instruction has such an id."""
+    return f"the reading of point {index}"
 
 
 def _trimmed(piece: RunPoints, committed: int) -> RunPoints | None:

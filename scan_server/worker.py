@@ -21,7 +21,7 @@ from bec_lib.errors import BECError, MessageError, ReasonCode
 from bec_lib.messages import DeviceInstructionResponse, ErrorInfo, QueueAction, ScanState
 from bec_lib.service import ThreadedInbox
 from scan_server.assembler import Assembled
-from scan_server.restore import count_committed, patiently
+from scan_server.restore import count_committed, patiently, reading_of
 from scan_server.run import (
     GIVE_UP_S,
     Append,
@@ -31,6 +31,7 @@ from scan_server.run import (
     Moment,
     Order,
     Put,
+    Recall,
     Resumed,
     ScanRun,
 )
@@ -242,12 +243,15 @@ class Worker:
             following: list[Effect] = []
             finished: Finish | None = None
             count = False
+            recall: Recall | None = None
             for effect in effects:
                 match effect:
                     case Append() | Put():
                         following += self._write(batch, effect)
                     case Count():
                         count = True
+                    case Recall():
+                        recall = effect
                     case Finish():
                         finished = effect
             batch.commit()
@@ -259,6 +263,14 @@ class Worker:
                 )
                 moment = self._moment()
                 following += self._guarded(ScanRun.counted, counted, moment)
+            if recall is not None:
+                run = self._run
+                assert run is not None
+                reading = patiently(
+                    self._broker,
+                    partial(reading_of, self._broker, run.order.scan_id, recall.index, recall.schema),
+                )
+                following += self._guarded(ScanRun.recalled, recall.index, reading, self._moment())
             if finished is not None:
                 self._finish(finished)
                 return

@@ -43,6 +43,7 @@ from scan_server.run import (
     Moment,
     Order,
     Phase,
+    Recall,
     Resumed,
     ScanRun,
 )
@@ -87,6 +88,7 @@ class Bench:
         self.sent: list[tuple[str, Any]] = []
         self.told: list[Any] = []
         self.counts = 0
+        self.recalls: list[Recall] = []
         self.finish: Finish | None = None
         self.done_points: dict[str, int] = {}
         self.take(self.run.begin(T))
@@ -100,6 +102,8 @@ class Bench:
                     self.told.append(message)
                 case Count():
                     self.counts += 1
+                case Recall():
+                    self.recalls.append(effect)
                 case Finish():
                     self.finish = effect
 
@@ -506,6 +510,48 @@ def test_an_adaptive_scan_is_replayed_from_its_journal() -> None:
     again.count(main=2)
     assert run_adaptive(again) == [2.0, 1.0]
     assert scan.got == [8.0, 4.0, 2.0, 1.0]
+
+
+def test_a_reading_that_did_not_come_to_the_journal_is_looked_up() -> None:
+    """The scan server died between a point and its journal: points 0 and 1 are committed, 0 is journalled."""
+    bench, _ = scripted(adaptive)
+    run_adaptive(bench)
+    journal = {entry.step: entry.result for entry in bench.messages(ScanJournalMessage)[:1]}
+    again, scan = scripted(adaptive, resumed=Resumed(opened=True, journal=journal))
+    again.answer(), again.answer()
+    again.count(main=2)
+    assert [recall.index for recall in again.recalls] == [1]
+    reading = {"bpm4i": {"bpm4i": {"value": 4.0, "timestamp": 0.0}}}
+    again.take(again.run.recalled(1, reading, T))
+    assert [entry.step for entry in again.messages(ScanJournalMessage)] == [1]
+    assert run_adaptive(again) == [2.0, 1.0]
+    assert scan.got == [8.0, 4.0, 2.0, 1.0]
+
+
+def test_a_device_server_that_dies_between_a_point_and_its_report() -> None:
+    bench, scan = scripted(adaptive)
+    while bench.sent[0][1].action.kind != "points":
+        bench.answer()
+    down = ErrorInfo(error_message="started anew", code=ReasonCode.SERVICE_DOWN)
+    bench.answer(0, InstructionStatus.STOPPED, boot="other", error=down)
+    bench.count(main=1)
+    assert [recall.index for recall in bench.recalls] == [0]
+    reading = {"bpm4i": {"bpm4i": {"value": 8.0, "timestamp": 0.0}}}
+    bench.take(bench.run.recalled(0, reading, T))
+    assert run_adaptive(bench) == [4.0, 2.0, 1.0]
+    assert scan.got == [8.0, 4.0, 2.0, 1.0]
+    assert bench.states == [ScanState.OPEN, ScanState.CLOSED]
+
+
+def test_a_reading_that_is_nowhere_ends_the_scan() -> None:
+    again, _ = scripted(adaptive, resumed=Resumed(opened=True))
+    again.answer(), again.answer()
+    again.count(main=1)
+    again.take(again.run.recalled(0, None, T))
+    again.answer_all()
+    again.count(main=1)
+    assert again.states[-1] is ScanState.ABORTED
+    assert "not on record" in again.messages(ScanStatusMessage)[-1].message
 
 
 def test_moves_reads_calls_and_waits() -> None:
