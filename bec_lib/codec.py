@@ -6,6 +6,8 @@ of (dtype, shape, raw bytes in C order). Knows no endpoint and no Redis. Never p
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Collection
 from enum import Enum
 from typing import Any
 
@@ -108,12 +110,24 @@ def decode(data: bytes) -> tuple[Message, Envelope]:
         raise problem from error
 
 
-def describe_validation(error: ValidationError) -> str:
-    """All problems that pydantic found, in one line: `field: what is wrong; ...`."""
+def describe_validation(error: ValidationError, known: Collection[str] = ()) -> str:
+    """All problems that pydantic found, in one line: `field: what is wrong; ...`.
+
+    known: field names of the outermost model, to guess what a misspelt one was meant to be.
+    """
     return "; ".join(
-        f"{'.'.join(str(part) for part in item['loc']) or 'message'}: {item['msg']}"
+        f"{'.'.join(str(part) for part in item['loc']) or 'message'}: {_in_words(item, known)}"
         for item in error.errors()
     )
+
+
+def _in_words(item: Any, known: Collection[str]) -> str:
+    if item["type"] == "missing":
+        return "is missing"
+    if item["type"] != "extra_forbidden":
+        return str(item["msg"])
+    close = difflib.get_close_matches(str(item["loc"][-1]), known, 1) if len(item["loc"]) == 1 else []
+    return "is not known" + (f"; did you mean {close[0]}?" if close else "")
 
 
 def plain(value: Any) -> Any:

@@ -6,10 +6,11 @@ milliseconds, then random bits. Sorting them as text sorts them by time to the m
 
 from __future__ import annotations
 
-from typing import NewType
+from typing import TYPE_CHECKING, NewType
 from uuid import UUID
 
-from bec_lib.clock import Clock
+if TYPE_CHECKING:
+    from bec_lib.clock import Clock
 
 ScanId = NewType("ScanId", str)
 RequestId = NewType("RequestId", str)

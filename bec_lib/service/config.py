@@ -203,7 +203,8 @@ def load_service_config(
         return ServiceConfig.model_validate(values)
     except ValidationError as error:
         raise ConfigError(
-            f"the service configuration {file} cannot be used: {describe_validation(error)}"
+            f"the service configuration {file} cannot be used: "
+            f"{describe_validation(error, ServiceConfig.model_fields)}"
         ) from error
 
 

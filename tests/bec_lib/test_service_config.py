@@ -75,7 +75,7 @@ def test_the_environment_may_name_the_server(tmp_path: Path) -> None:
         ("deployment: [", "line 1, column"),
         ("- a\n- b", "mapping of settings, not a list"),
         ("deployment: a/b", "letters, digits"),
-        ("deployement: x\nrediss: 3", "deployement: .*rediss: "),
+        ("deployement: x\nrediss: 3", "deployement: is not known; did you mean deployment.*rediss: .*redis"),
         ("redis: {hots: x}", "redis.hots"),
         ("recovery: maybe", "resume"),
     ],
