@@ -34,7 +34,8 @@ class SessionChange:
     def __str__(self) -> str:
         if self.unchanged:
             return f"{self.source} is already in force; force=True loads it anew."
-        text = f"{len(self.loaded)} devices loaded" + (f" from {self.source}" if self.source else "")
+        count = len(self.loaded)
+        text = f"{count} device{'s' * (count != 1)} loaded" + (f" from {self.source}" if self.source else "")
         if self.failed:
             listed = "\n".join(f"  {name}: {reason}" for name, reason in self.failed.items())
             text += f"; {len(self.failed)} could not be loaded:\n{listed}"

@@ -441,7 +441,8 @@ def connect(adapter: OphydAdapter) -> str:
             obj.on_connected()
     except TimeoutError as error:
         text = " ".join(str(error).split())
-        return f"{_late(adapter)}{f' ({text})' if text else ''}"
+        late = _late(adapter)
+        return late if not text or text.startswith(late) else f"{late} ({text})"
     except Exception as error:
         log.warning("%s", name, exc_info=True)
         return failures.sentence(error, name, "be connected")
