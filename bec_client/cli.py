@@ -36,6 +36,8 @@ queue_app = typer.Typer(help="The scan queue: show, pause, resume, abort ...", i
 account_app = typer.Typer(
     help="The account (proposal) under which data is stored.", invoke_without_command=True
 )
+interlock_app = typer.Typer(help="Interlocks: what has to hold while scans run.", invoke_without_command=True)
+app.add_typer(interlock_app, name="interlock")
 app.add_typer(config_app, name="config")
 app.add_typer(queue_app, name="queue")
 app.add_typer(account_app, name="account")
@@ -588,6 +590,95 @@ def config_reset(config: ConfigOption = None, debug: DebugOption = False, user: 
     with _client(user) as client:
         client.config.reset_config()
         print("The session is empty.")
+
+
+# Interlocks
+
+
+@interlock_app.callback()
+@_command
+def interlock(context: typer.Context, config: ConfigOption = None, debug: DebugOption = False) -> None:
+    if context.invoked_subcommand is None:
+        interlock_show()
+
+
+@interlock_app.command("show")
+@_command
+def interlock_show(
+    config: ConfigOption = None, debug: DebugOption = False, as_json: JsonOption = False
+) -> None:
+    """What is defined, and what is tripped."""
+    from bec_client.tables import interlock_table, show
+
+    with _client() as client:
+        definitions, status = client.interlocks.definitions, client.interlocks.status
+        if as_json:
+            _json({name: {**c.model_dump(), "state": status.get(name)} for name, c in definitions.items()})
+        else:
+            show(interlock_table(definitions, status))
+
+
+@interlock_app.command("add")
+@_command
+def interlock_add(
+    name: Annotated[str, typer.Argument()],
+    trips_when: Annotated[
+        str, typer.Argument(metavar="CONDITION", help="Scans are held while it is true: 'curr.curr < 100'.")
+    ],
+    clears_when: Annotated[
+        str,
+        typer.Option(
+            "--clears-when", help="Scans go on when this is true; by default when it no longer trips."
+        ),
+    ] = "",
+    settle_time: Annotated[
+        float, typer.Option("--settle-time", metavar="SECONDS", help="It must be clear for so long before.")
+    ] = 0.0,
+    action: Annotated[
+        str, typer.Option(help="repeat (the point in flight is taken again), hold, block or alarm.")
+    ] = "repeat",
+    queues: Annotated[
+        list[str] | None, typer.Option("--queue", help="Only this queue; may be given several times.")
+    ] = None,
+    message: Annotated[str, typer.Option(help="What people are told.")] = "",
+    config: ConfigOption = None,
+    debug: DebugOption = False,
+    user: UserOption = None,
+) -> None:
+    """Arm an interlock, or change the one of this name:
+
+    bec interlock add beam 'curr.curr < 100' --clears-when 'curr.curr > 120' --settle-time 5
+    """
+    with _client(user) as client:
+        print(
+            client.interlocks.add(
+                name,
+                trips_when,
+                clears_when=clears_when,
+                settle_time=settle_time,
+                action=action,
+                queues=queues or (),
+                message=message,
+            )
+        )
+
+
+def _interlock_command(name: str, text: str) -> None:
+    @interlock_app.command(name, help=text)
+    @_command
+    def command(
+        names: Annotated[list[str], typer.Argument(metavar="NAME...")],
+        config: ConfigOption = None,
+        debug: DebugOption = False,
+        user: UserOption = None,
+    ) -> None:
+        with _client(user) as client:
+            print(getattr(client.interlocks, name)(*names))
+
+
+_interlock_command("remove", "Take interlocks away.")
+_interlock_command("enable", "Look at interlocks again.")
+_interlock_command("disable", "Do not look at interlocks until they are enabled.")
 
 
 # The queue

@@ -26,6 +26,7 @@ from bec_client.connection import Connection
 from bec_client.dap import DAP
 from bec_client.devices import DeviceContainer
 from bec_client.history import History
+from bec_client.interlocks import BeamlineStates, BuiltinActors, Interlocks
 from bec_client.live import LiveUpdates
 from bec_client.moves import move_functions
 from bec_client.queue import Queue
@@ -119,6 +120,9 @@ class BECClient:
         self.device_manager = DeviceManager(self.devices)
         self.scans = Scans(self)
         self.queue = Queue(self)
+        self.interlocks = Interlocks(self)
+        self.beamline_states = BeamlineStates(self)
+        self.builtin_actors = BuiltinActors(self)
         self.config = Config(self)
         self.history = History(self.broker)
         self.alarms = Alarms(self.broker)
@@ -280,6 +284,8 @@ scans.<TAB>                    scans; scans.line_scan? explains one
 mv umv mvr umvr wm             move, and where things are
 bec.config                     load_demo_config(), update_session_with_file(path), save_current_session(path)
 bec.queue                      the queue; request_scan_interruption(), request_scan_continuation(), request_scan_abortion()
+bec.interlocks                 add("beam", "curr.curr < 100", settle_time=5): scans are held meanwhile; show()
+bec.beamline_states            add(DeviceWithinLimitsStateConfig(...)), show_all()
 bec.history                    earlier scans; bec.history[-1].devices.samx.samx.read()
 bec.dap                        fits; bec.dap.GaussianModel.fit(report, "samx", "samx", "bpm4i", "bpm4i")
 bec.alarms  bec.service_status  bec.account  bec.metadata

@@ -229,6 +229,7 @@ class LiveView:
         self._presses = 0
         self._pause_asked = False
         self._was_paused = False
+        self._was_held = False
         self._shown = report.rows_shown  # what was seen before a pause is not printed again
         self._fits_shown = 0
         self._fit_text = ""
@@ -305,7 +306,8 @@ class LiveView:
             return False
         self._show_progress(live)
         self._watch(live)
-        if scan.status == "paused":
+        self._tell_if_held(live)
+        if scan.status == "paused" and not (self._held_by() and not self._presses):
             self._was_paused = True
         elif self._was_paused:
             # It goes on: the next Ctrl-C is a first one again.
@@ -322,6 +324,14 @@ class LiveView:
         if left > 0:
             report._ticket.finished.wait(left)
         return False
+
+    def _tell_if_held(self, live: Live) -> None:
+        """Where there is no line that changes, say once that a scan is held, and once that it goes on."""
+        held = self._held_by()
+        if bool(held) is not self._was_held:
+            self._was_held = bool(held)
+            if not self._console.is_terminal:
+                self._say(live, held[:1].upper() + held[1:] if held else "Going on.")
 
     # Printing
 
@@ -376,17 +386,27 @@ class LiveView:
         rate = self._rate(done)
         if total and rate and not paused:
             left = f"{tables.duration((total - done) / rate)} left"
-        word = Text("paused" if paused else "", style="bold yellow")
+        held = self._held_by()
+        word = Text("held" if held else "paused" if paused else "", style="bold yellow")
         grid.add_row(
             bar, count, tables.duration(max(0.0, elapsed)), left, word, Text(self._note, style="yellow")
         )
         parts: list[RenderableType] = [grid]
+        if held:
+            parts.append(Text(held, style="yellow"))
         if self._fit_text:
             # Room is left at the end: a terminal echoes ^C there, and a line that wraps would not be erased.
             fit = Text(self._fit_text, style="magenta", no_wrap=True)
             fit.truncate(self._console.width - 4, overflow="ellipsis")
             parts.append(fit)
         live.update(Group(*parts), refresh=True)
+
+    def _held_by(self) -> str:
+        """Which interlock holds the scan, and why; empty if none does."""
+        message = self._scan.status_message
+        if message is None or message.status != "paused" or message.reason != "interlock":
+            return ""
+        return message.message
 
     def _rate(self, done: int) -> float | None:
         """Points per second since this view has seen the first; None before that can be told."""
@@ -417,7 +437,8 @@ class LiveView:
                 place = ids.index(self._report.request_id)
                 item = snapshot.items[place]
                 if item.waiting_for and not snapshot.locks:
-                    text += f" for {item.waiting_for}"
+                    is_held = item.waiting_for.startswith("held by")
+                    text += f", {item.waiting_for}" if is_held else f" for {item.waiting_for}"
                 elif place:
                     head = snapshot.items[0]
                     number = f" (scan {head.scan_number})" if head.scan_number is not None else ""
@@ -458,7 +479,7 @@ class LiveView:
             if not self._scan.opened.is_set():
                 self._say(live, "Taken out of the queue.")
                 queue.request_scan_abortion(scan_id, target)
-            elif self._presses == 1 and self._scan.status != "paused":
+            elif self._presses == 1 and (self._scan.status != "paused" or self._held_by()):
                 self._pause_asked = True
                 on = "" if self._options.return_when_paused else "; `bec queue resume` goes on then"
                 self._say(live, f"Pausing after this point{on}. Ctrl-C again aborts the scan.")

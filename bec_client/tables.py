@@ -23,8 +23,12 @@ from rich.text import Text
 from bec_lib.errors import BECError
 from bec_lib.messages import (
     AlarmMessage,
+    BeamlineStateMessage,
     DeviceInfoMessage,
     DeviceSessionMessage,
+    InterlockConfig,
+    InterlockPhase,
+    InterlockState,
     QueueSnapshot,
     ScanHistoryMessage,
     ScanInfo,
@@ -52,6 +56,14 @@ STATE_STYLES = {
     "aborted": "red",
     "halted": "red",
     "disabled": "dim",
+    "clear": "green",
+    "valid": "green",
+    "waiting": "yellow",
+    "settling": "yellow",
+    "warning": "yellow",
+    "tripped": "bold red",
+    "invalid": "red",
+    "unknown": "dim",
 }
 
 PIPE_WIDTH = 200
@@ -467,3 +479,54 @@ def _title(error: BaseException) -> str:
         "StorageError": "File",
     }
     return words.get(type(error).__name__, type(error).__name__)
+
+
+def interlock_table(
+    definitions: Mapping[str, InterlockConfig], status: Mapping[str, InterlockState]
+) -> RenderableType:
+    """Interlocks with their conditions and what they are in just now."""
+    if not definitions:
+        return Text('No interlocks. bec.interlocks.add("beam", "curr.curr < 100") makes one.', style="dim")
+    rows = Rows(
+        "Interlocks",
+        "name",
+        "state",
+        ("trips when", "flexible"),
+        ("clears when", "optional flexible"),
+        ("settle", "right optional"),
+        ("action", "optional"),
+        ("queues", "optional"),
+        ("why", "flexible"),
+    )
+    for name, config in definitions.items():
+        found = status.get(name, InterlockState(phase=InterlockPhase.WAITING))
+        since = f" for {duration(max(0.0, time.time() - found.tripped_since))}" if found.tripped_since else ""
+        rows.add_row(
+            Text(name, style="bold"),
+            Text(f"{found.phase.value}{since}", style=STATE_STYLES.get(found.phase.value, "")),
+            config.trips_when,
+            config.clears_when,
+            f"{config.settle_time_s:g} s" if config.settle_time_s else "",
+            config.action.value,
+            ", ".join(config.queues) or "all",
+            found.why,
+        )
+    return rows
+
+
+def beamline_state_table(states: Mapping[str, BeamlineStateMessage]) -> RenderableType:
+    """Beamline states, and what is the matter with them."""
+    if not states:
+        return Text("No beamline states.", style="dim")
+    rows = Rows(
+        "Beamline states", "name", "status", ("since", "optional"), ("kind", "optional"), ("", "flexible")
+    )
+    for name, found in states.items():
+        rows.add_row(
+            Text(name, style="bold"),
+            Text(found.status.value, style=STATE_STYLES.get(found.status.value, "")),
+            duration(max(0.0, time.time() - found.since)),
+            found.kind,
+            found.label,
+        )
+    return rows

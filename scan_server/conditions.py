@@ -393,7 +393,8 @@ class Conditions:
             batch.append(
                 MessageEndpoints.alarm,
                 AlarmMessage(
-                    severity=Severity.WARNING,
+                    # What holds is seen where it holds; what only tells has to be told.
+                    severity=Severity.MINOR if config.holds else Severity.MAJOR,
                     info=ErrorInfo(error_message=f"interlock {config.name} has tripped: {transition.why}"),
                     source=self._service.name,
                     timestamp=now,
