@@ -42,6 +42,7 @@ from bec_lib.messages import (
     QueueStateMessage,
     RequestDoneMessage,
     RequestResponseMessage,
+    ScanJournalMessage,
     ScanNumberMessage,
     ScanQueueMessage,
     ScanQueueModificationMessage,
@@ -63,6 +64,8 @@ from scan_server.guard import Rejected, check, is_name
 from scan_server.restore import (
     answers_of,
     count_committed,
+    TAKEN_UP,
+    Traces,
     highest_number_in_files,
     highest_number_in_redis,
     patiently,
@@ -95,6 +98,9 @@ _MAX_STUCK = 4
 # A turn takes at most so many events, and ends after so long, so that nobody waits for a client that sends thousands.
 TURN_EVENTS = 64
 TURN_S = 0.1
+# A scan that is taken up so often within so long without a point in between is paused: its code may be the cause.
+TAKE_UPS = 3
+TAKE_UPS_S = 60.0
 # Of so many items that have ended it is known what they were.
 KEEP_ENDED = 1000
 # Run epochs grow within a life of the process, and jump by this with each new one.
@@ -954,7 +960,10 @@ class ScanServer:
         policy = self._service.config.recovery
         code_hash = self._catalogue.code_hashes.get(item.request.scan_type, "")
         is_changed = traces.intent is not None and traces.intent.code_hash != code_hash
-        paused = item.status is ItemState.PAUSED or (item.is_scan and (policy == "pause" or is_changed))
+        is_fatal = item.status is ItemState.RUNNING and self._is_fatal(item, traces, turn)
+        paused = item.status is ItemState.PAUSED or (
+            item.is_scan and (policy == "pause" or is_changed or is_fatal)
+        )
         log.warning("%s was running when the scan server ended; taking it up", item.label)
         if paused and item.status is ItemState.RUNNING:
             why = (
@@ -968,6 +977,8 @@ class ScanServer:
                 queues={
                     **self._state.queues,
                     name: replace(
+        # First of all, so that a predecessor that is not quite dead can add nothing to what is read now.
+        self._worker(name)
                         queue,
                         status=QueueState.PAUSED,
                         message=f"{item.label} is paused, because {why}; continue or abort it",
@@ -981,6 +992,8 @@ class ScanServer:
             self._close(item, traces.intent, turn)
             return
         ending = item.stopping or ("abort" if policy == "abort" and item.is_scan else "")
+                else f"the scan server has ended {TAKE_UPS} times in a row while it ran"
+                if is_fatal
         worker = self._workers.get(name)
         if ending and worker is not None:
             action = QueueAction.ABORT if ending == QueueAction.RESTART else QueueAction(ending)
@@ -1013,6 +1026,19 @@ class ScanServer:
                     "error": ErrorInfo(error_message=message, code=ReasonCode.ABORTED),
                     "num_readouts": min(counted.points.values(), default=0),
                     "ended": now,
+    def _is_fatal(self, item: q.Item, traces: Traces, turn: Turn) -> bool:
+        """Does the scan server end whenever it runs this scan, be it that the scan's code ends the process?"""
+        if not item.is_scan:
+            return False
+        now = self._service.clock.now()
+        points = sum(count_committed(self._broker, item.scan_id, self._servers).points.values())
+        turn.batch.append(
+            MessageEndpoints.scan_journal(item.scan_id),
+            ScanJournalMessage(scan_id=item.scan_id, step=-1, kind=TAKEN_UP, result=[now, points]),
+        )
+        in_vain = [at for at, so_far in traces.taken_up if so_far == points and now - at < TAKE_UPS_S]
+        return len(in_vain) >= TAKE_UPS - 1
+
                     "timestamp": now,
                 }
             ),

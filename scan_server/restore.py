@@ -32,15 +32,20 @@ _THOUSAND = re.compile(r"S\d{5,}-\d{5,}")
 # Scans that began before these many changes of state are over.
 _STATUS_ENTRIES = 500
 _NEWEST = 64
+# The kind of a journal entry that says that the scan was taken up by another life of the scan server.
+TAKEN_UP = "taken_up"
 
 
 @dataclass(frozen=True)
 class Traces:
-    """What is found of an item that was running. over: its end is on record. intent: its `open`."""
+    """What is found of an item that was running. over: its end is on record. intent: its `open`. taken_up: when it was
+    taken up before, and with how many points: (seconds UTC, points).
+    """
 
     over: bool = False
     intent: ScanStatusMessage | None = None
     resumed: Resumed = field(default_factory=Resumed)
+    taken_up: tuple[tuple[float, int], ...] = ()
 
 
 T = TypeVar("T")
@@ -80,11 +85,12 @@ def traces_of(broker: Broker, scan_id: str, client_id: str, *, is_scan: bool) ->
         for item in broker.entries(MessageEndpoints.scan_schema(scan_id))
         if isinstance(item, Delivery) and isinstance(item.message, ScanSchemaMessage)
     ]
-    journal = {
-        item.message.step: item.message.result
+    noted: list[ScanJournalMessage] = [
+        item.message
         for item in broker.entries(MessageEndpoints.scan_journal(scan_id))
-        if isinstance(item, Delivery) and isinstance(item.message, ScanJournalMessage)
-    }
+        if isinstance(item, Delivery)
+    ]
+    journal = {entry.step: entry.result for entry in noted if entry.kind == "result"}
     return Traces(
         intent=intent,
         resumed=Resumed(
@@ -95,6 +101,7 @@ def traces_of(broker: Broker, scan_id: str, client_id: str, *, is_scan: bool) ->
             schema=schemas[-1] if schemas else None,
             journal=journal,
         ),
+        taken_up=tuple((entry.result[0], entry.result[1]) for entry in noted if entry.kind == TAKEN_UP),
     )
 
 

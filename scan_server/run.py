@@ -67,7 +67,20 @@ from bec_lib.messages import (
     SweepDevice,
     UnstageDevices,
 )
-from bec_lib.scans import Call, Exposure, Move, Point, Points, Read, Scan, Step, Sweep, Trajectory, Wait
+from bec_lib.scans import (
+    Call,
+    Exposure,
+    Move,
+    Point,
+    Points,
+    Read,
+    Scan,
+    Step,
+    Steps,
+    Sweep,
+    Trajectory,
+    Wait,
+)
 from scan_server.assembler import ScanPlan, limit_problems
 
 CHUNK = 64
@@ -244,7 +257,7 @@ class ScanRun:
         self._groups: deque[list[_Sent]] = deque()
         self._backlog: deque[_Sent] = deque()
         self._walk: _Walk | None = None
-        self._steps = scan.run()
+        self._steps = _steps_of(scan)
         self._step = -1
         self._begun = False
         self._exhausted = False
@@ -687,7 +700,7 @@ class ScanRun:
         except BECError as error:
             self._stop(ScanState.ABORTED, "alarm", error.message, error.reason)
             return False
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's scan; only its own run ends
+        except BaseException as error:  # noqa: BLE001 - a user's scan; only its own run ends
             name = self.order.request.scan_type
             text = f"the scan {name} failed: {type(error).__name__}: {error}"
             info = ErrorInfo(
@@ -1058,7 +1071,7 @@ class ScanRun:
         self.wake_at = None
         try:
             self._steps.close()
-        except (Exception, SystemExit):  # noqa: BLE001 - a user's scan that will not end; it is not asked again
+        except BaseException:  # noqa: BLE001 - a user's scan that will not end; it is not asked again
             self._exhausted = True
         self._control(ControlKind.STOP, self._epoch)
         self._epoch = next(self._epochs)
@@ -1230,6 +1243,11 @@ class ScanRun:
     def _label(self) -> str:
         name = self.order.request.scan_type
         return f"scan {self.order.number} ({name})" if self.order.is_scan else name
+
+
+def _steps_of(scan: Scan) -> Steps:
+    """Its steps; whatever is wrong with `run` comes out where the first step is asked for."""
+    yield from scan.run()
 
 
 def _recalling(index: int) -> str:
