@@ -62,10 +62,10 @@ from scan_server.catalogue import BUILTIN, Catalogue, load_catalogue
 from scan_server.conditions import Conditions
 from scan_server.guard import Rejected, check, is_name
 from scan_server.restore import (
-    answers_of,
-    count_committed,
     TAKEN_UP,
     Traces,
+    answers_of,
+    count_committed,
     highest_number_in_files,
     highest_number_in_redis,
     patiently,
@@ -95,12 +95,12 @@ PLUGIN_S = 1.0
 # A worker that was told to stop and has been in a scan's code for so long is replaced.
 STUCK_S = 3.0
 _MAX_STUCK = 4
-# A turn takes at most so many events, and ends after so long, so that nobody waits for a client that sends thousands.
-TURN_EVENTS = 64
-TURN_S = 0.1
 # A scan that is taken up so often within so long without a point in between is paused: its code may be the cause.
 TAKE_UPS = 3
 TAKE_UPS_S = 60.0
+# A turn takes at most so many events, and ends after so long, so that nobody waits for a client that sends thousands.
+TURN_EVENTS = 64
+TURN_S = 0.1
 # Of so many items that have ended it is known what they were.
 KEEP_ENDED = 1000
 # Run epochs grow within a life of the process, and jump by this with each new one.
@@ -953,6 +953,8 @@ class ScanServer:
 
     def _take_up(self, name: str, item: q.Item, turn: Turn) -> None:
         """An item that was running: it is over, or goes on, or is ended, as `recovery:` says."""
+        # First of all, so that a predecessor that is not quite dead can add nothing to what is read now.
+        self._worker(name)
         traces = traces_of(self._broker, item.scan_id, item.request.client_id, is_scan=item.is_scan)
         if traces.over:
             self._apply(q.Ended(item.scan_id), turn)
@@ -969,6 +971,8 @@ class ScanServer:
             why = (
                 "the code of the scan has changed"
                 if is_changed
+                else f"the scan server has ended {TAKE_UPS} times in a row while it ran"
+                if is_fatal
                 else "the scan server was restarted, and `recovery: pause` is configured"
             )
             queue = self._state.queues[name]
@@ -977,8 +981,6 @@ class ScanServer:
                 queues={
                     **self._state.queues,
                     name: replace(
-        # First of all, so that a predecessor that is not quite dead can add nothing to what is read now.
-        self._worker(name)
                         queue,
                         status=QueueState.PAUSED,
                         message=f"{item.label} is paused, because {why}; continue or abort it",
@@ -992,8 +994,6 @@ class ScanServer:
             self._close(item, traces.intent, turn)
             return
         ending = item.stopping or ("abort" if policy == "abort" and item.is_scan else "")
-                else f"the scan server has ended {TAKE_UPS} times in a row while it ran"
-                if is_fatal
         worker = self._workers.get(name)
         if ending and worker is not None:
             action = QueueAction.ABORT if ending == QueueAction.RESTART else QueueAction(ending)
@@ -1004,6 +1004,19 @@ class ScanServer:
             )
             command = Command(item.scan_id, action, message)
             turn.afterwards.append(lambda: worker.post(command))
+
+    def _is_fatal(self, item: q.Item, traces: Traces, turn: Turn) -> bool:
+        """Does the scan server end whenever it runs this scan, be it that the scan's code ends the process?"""
+        if not item.is_scan:
+            return False
+        now = self._service.clock.now()
+        points = sum(count_committed(self._broker, item.scan_id, self._servers).points.values())
+        turn.batch.append(
+            MessageEndpoints.scan_journal(item.scan_id),
+            ScanJournalMessage(scan_id=item.scan_id, step=-1, kind=TAKEN_UP, result=[now, points]),
+        )
+        in_vain = [at for at, so_far in traces.taken_up if so_far == points and now - at < TAKE_UPS_S]
+        return len(in_vain) >= TAKE_UPS - 1
 
     def _close(self, item: q.Item, intent: ScanStatusMessage | None, turn: Turn) -> None:
         """A scan that cannot be taken up again ends here, and truthfully."""
@@ -1026,19 +1039,6 @@ class ScanServer:
                     "error": ErrorInfo(error_message=message, code=ReasonCode.ABORTED),
                     "num_readouts": min(counted.points.values(), default=0),
                     "ended": now,
-    def _is_fatal(self, item: q.Item, traces: Traces, turn: Turn) -> bool:
-        """Does the scan server end whenever it runs this scan, be it that the scan's code ends the process?"""
-        if not item.is_scan:
-            return False
-        now = self._service.clock.now()
-        points = sum(count_committed(self._broker, item.scan_id, self._servers).points.values())
-        turn.batch.append(
-            MessageEndpoints.scan_journal(item.scan_id),
-            ScanJournalMessage(scan_id=item.scan_id, step=-1, kind=TAKEN_UP, result=[now, points]),
-        )
-        in_vain = [at for at, so_far in traces.taken_up if so_far == points and now - at < TAKE_UPS_S]
-        return len(in_vain) >= TAKE_UPS - 1
-
                     "timestamp": now,
                 }
             ),
