@@ -5,7 +5,7 @@ Pure: times come in as arguments (seconds of one monotonic clock, except where s
 | What is seen | Decision |
 |---|---|
 | ended, for whatever reason, without being asked | start again: at once, then after 0.5, 1, 2, 5, 10, 30 s |
-| ran for a minute before it ended | the count starts anew |
+| ran for ten seconds before it ended | the count starts anew |
 | exit code 3 (another instance took the role over) | start again after 5 s: it becomes the stand-by |
 | silent for 2 s | say so, in the status and as an alarm |
 | silent, in a call that may take until T | kill 5 s after T |
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 DELAYS_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
-STEADY_S = 60.0
+STEADY_S = 10.0
 FENCED_S = 5.0
 EXIT_FENCED = 3
 
@@ -37,7 +37,7 @@ def restart_delay(ends: int, fenced: bool = False) -> float:
 
 
 def ends_in_a_row(before: int, ran_s: float) -> int:
-    """The count after one more end; a run of a minute is long enough to forget the earlier ones."""
+    """The count after one more end; a run of ten seconds is long enough to forget the earlier ones."""
     return 1 if ran_s >= STEADY_S else before + 1
 
 

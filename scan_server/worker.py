@@ -39,7 +39,7 @@ from scan_server.run import (
 log = logging.getLogger(__name__)
 
 # How long a reply may be out before the heartbeat of who owes it is looked at.
-LOOK_S = 1.0
+LOOK_S = 0.4
 
 
 @dataclass(frozen=True)
