@@ -33,6 +33,7 @@ from bec_lib.messages import (
     DeviceMessage,
     DeviceSessionMessage,
     ErrorInfo,
+    InstructionStatus,
     InterlockRequestMessage,
     InterlockTripMessage,
     ItemState,
@@ -149,6 +150,8 @@ class ScanServer:
         self._cursors: dict[str, str] = {}
         self._change: s.Change | None = None
         self._change_ids: dict[str, str] = {}
+        # Device servers that were started anew while the others commit; they prepare first.
+        self._behind: set[str] = set()
         self._change_due = 0.0
         self._change_ends = 0.0
         self._silent_since: float | None = None
@@ -280,7 +283,7 @@ class ScanServer:
 
     def _rest(self) -> dict[str, Any]:
         change = self._change
-        return {"change": None if change is None else [change.request_id, change.client_id]}
+        return {"change": None if change is None else [change.request_id, change.client_id, change.user]}
 
     def _take(self, event: Event, turn: Turn) -> None:
         match event:
@@ -821,8 +824,14 @@ class ScanServer:
             return
         server = self._change_ids.pop(reply.instruction_id)
         before = self._change
-        if s.is_to_repeat(before, reply):
+        if s.was_lost(reply) and before.stage in (s.Stage.PREPARING, s.Stage.COMMITTING):
+            if before.stage is s.Stage.COMMITTING:
+                self._behind.add(server)
             self._tell_server(server, before.prepare[server], turn)
+            return
+        if server in self._behind and reply.status is InstructionStatus.COMPLETED:
+            self._behind.discard(server)
+            self._tell_server(server, s.actions(before)[server], turn)
             return
         changed = s.take_reply(before, server, reply)
         self._move_change(changed, turn, entered=changed.stage is not before.stage)
@@ -832,6 +841,7 @@ class ScanServer:
         if not entered:
             return
         self._change_ids = {}
+        self._behind.clear()
         for server, action in s.actions(change).items():
             self._tell_server(server, action, turn)
         now = self._service.clock.monotonic()
@@ -916,24 +926,35 @@ class ScanServer:
         self._revision = int(raw.get("revision", 0))
         self._state = replace(state, last_number=highest)
         self._apply(q.Held(self._conditions.holds), turn)
-        change = raw.get("change")
-        if change:
-            self._answer(
-                change[1],
-                RequestResponseMessage(
-                    request_id=change[0],
-                    accepted=False,
-                    code=ReasonCode.SERVICE_DOWN,
-                    message="the scan server was restarted while the device session was being changed; the session is as "
-                    "it was before, so load it again",
-                ),
-                turn,
-            )
+        if raw.get("change"):
+            self._take_up_change(*raw["change"], turn=turn)
         for name, queue in list(self._state.queues.items()):
             if queue.active is not None:
                 self._take_up(name, queue.active, turn)
-        # What was pending may start, if nothing stands before it.
-        self._apply(q.Configuring(""), turn)
+        if self._change is None:
+            # What was pending may start, if nothing stands before it.
+            self._apply(q.Configuring(""), turn)
+
+    def _take_up_change(self, request_id: str, client_id: str, user: str = "", *, turn: Turn) -> None:
+        """A change of the session that was under way is begun anew, because nobody knows how far it came."""
+        requests = MessageEndpoints.scan_queue_request(user) if is_name(user) else None
+        for item in self._broker.entries(requests, newest=True, count=1000) if requests else ():
+            request = item.message if isinstance(item, Delivery) else None
+            if isinstance(request, DeviceConfigMessage) and request.request_id == request_id:
+                log.warning("the device session was being changed by %s; taking it up", user)
+                self._begin_change(request, user, turn)
+                return
+        self._answer(
+            client_id,
+            RequestResponseMessage(
+                request_id=request_id,
+                accepted=False,
+                code=ReasonCode.SERVICE_DOWN,
+                message="the scan server was restarted while the device session was being changed, and the request is not "
+                "on record any more; load the session again",
+            ),
+            turn,
+        )
 
     def _replay(self, state: q.State, raw: dict[str, Any]) -> q.State:
         """What happened after the state was written as a whole. raw gets what else the log says."""

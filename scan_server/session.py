@@ -142,13 +142,12 @@ def take_reply(change: Change, server: str, reply: DeviceInstructionResponse) ->
     return change
 
 
-def is_to_repeat(change: Change, reply: DeviceInstructionResponse) -> bool:
-    """Did a device server start anew before it came to preparing? Then it is asked again; a lost commit is not, because
-    what was prepared is gone.
+def was_lost(reply: DeviceInstructionResponse) -> bool:
+    """Did a device server start anew meanwhile? Then it has the session in force, nothing is prepared, and it is to be
+    asked again, from preparing on.
     """
     return (
-        change.stage is Stage.PREPARING
-        and reply.status is InstructionStatus.STOPPED
+        reply.status is InstructionStatus.STOPPED
         and reply.error is not None
         and reply.error.code is ReasonCode.SERVICE_DOWN
     )

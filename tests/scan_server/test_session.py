@@ -75,17 +75,14 @@ def test_one_server_that_cannot_rolls_all_back(status: InstructionStatus) -> Non
 
 
 def test_a_server_that_was_just_starting_is_asked_again() -> None:
-    made = change(ConfigAction.SET, {"x": raw()})
     down = DeviceInstructionResponse(
         instruction_id="i",
         status=InstructionStatus.STOPPED,
         error=ErrorInfo(error_message="started anew", code=ReasonCode.SERVICE_DOWN),
     )
-    assert s.is_to_repeat(made, down)
-    assert not s.is_to_repeat(made, reply(status=InstructionStatus.STOPPED))
-    for server in ("main", "far"):
-        made = s.take_reply(made, server, reply({}))
-    assert made.stage is s.Stage.COMMITTING and not s.is_to_repeat(made, down)
+    assert s.was_lost(down)
+    assert not s.was_lost(reply(status=InstructionStatus.STOPPED))
+    assert not s.was_lost(reply())
 
 
 def test_an_update_merges_fields_and_builds_only_what_changed() -> None:
