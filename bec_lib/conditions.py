@@ -48,6 +48,8 @@ class Readings:
     devices: dict[str, dict[str, Mapping[str, Any]]] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
     meanings: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    # Beamline states that are worked out here, by name, from what the others are.
+    computed: Mapping[str, Callable[[Callable[[str], Any]], Any]] = field(default_factory=dict)
 
     def take(self, device: str, reading: Reading) -> None:
         """A reading of some or all signals of a device has come. One that was overtaken is left out."""
@@ -71,6 +73,10 @@ class Readings:
 
     def value(self, name: str) -> Any:
         """What a name in a condition stands for. Raises Unknown, with a sentence."""
+        if self.computed and name.startswith(f"{STATES}."):
+            compute = self.computed.get(name.partition(".")[2])
+            if compute is not None:
+                return compute(self.value)
         return self._item(name)["value"]
 
     def timestamp(self, names: Iterable[str]) -> float:

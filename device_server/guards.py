@@ -7,15 +7,20 @@ object whenever a latch came or went or the interlocks changed, so that a point 
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bec_lib.conditions import Condition, Readings
+from pydantic import ValidationError
+
+from bec_lib.conditions import STATES, Condition, Readings, device_of
 from bec_lib.errors import ParameterError
+from bec_lib.expressions import plain_value
 from bec_lib.messages import (
+    BeamlineStatus,
     ControlKind,
     DeviceControlMessage,
     InterlockAction,
@@ -25,6 +30,8 @@ from bec_lib.messages import (
     InterlockStatusMessage,
     InterlockTripMessage,
 )
+from bec_lib.state_kinds import state_kinds
+from bec_lib.states import BeamlineStateConfig
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +66,11 @@ NOTHING = Watch()
 
 @dataclass(frozen=True)
 class _Guard:
+    """devices: in the condition itself, and in the beamline states in it."""
+
     condition: Condition
     is_local: bool
+    devices: frozenset[str]
 
     @property
     def config(self) -> InterlockConfig:
@@ -96,6 +106,7 @@ class Guards:
         self.readings = Readings()
         self.watched: tuple[str, ...] = ()
         self._guards: tuple[_Guard, ...] = ()
+        self._kinds: Mapping[str, type[BeamlineStateConfig]] | None = None
         self._by_device: Mapping[str, Sequence[_Guard]] = {}
         self._latched: dict[str, Latch] = {}
         # queue -> the last trip that spoils its points; "" for all queues.
@@ -110,6 +121,7 @@ class Guards:
         those that are tripped hold here, too.
         """
         guards = []
+        states = self._states(message)
         for config in message.interlocks.values():
             if not config.enabled or not config.holds:
                 continue
@@ -118,13 +130,21 @@ class Guards:
             except ParameterError as error:
                 log.error("the interlock %s is passed over: %s", config.name, error)
                 continue
-            guards.append(_Guard(condition, all(self._has(device) for device in condition.devices)))
+            devices = set(condition.devices) - {STATES}
+            for name in condition.names:
+                device, _, state = name.partition(".")
+                if device == STATES:
+                    known = states.get(state)
+                    devices |= {device_of(n) for n in known.names()} if known is not None else {STATES}
+            is_local = all(self._has(device) for device in devices)
+            guards.append(_Guard(condition, is_local, frozenset(devices)))
+        self.readings.computed = {name: functools.partial(_status, state) for name, state in states.items()}
         self.readings.meanings = {name: list(meaning) for name, meaning in message.signals.items()}
         self.watched = tuple(message.watched)
         by_device: dict[str, list[_Guard]] = {}
         for guard in guards:
             if guard.is_local:
-                for device in guard.condition.devices:
+                for device in guard.devices:
                     by_device.setdefault(device, []).append(guard)
         self._guards, self._by_device = tuple(guards), by_device
         names = {guard.config.name for guard in guards}
@@ -137,9 +157,25 @@ class Guards:
                 if phase in (InterlockPhase.TRIPPED, InterlockPhase.SETTLING, InterlockPhase.WAITING):
                     self._latch(guard.config, 0)
             # What has no reading yet is waited for by the scan server, too.
-            if guard.is_local and guard.condition.devices <= set(self.readings.devices):
+            if guard.is_local and guard.devices <= set(self.readings.devices):
                 self._judge(guard)
         self._look_again()
+
+    def _states(self, message: InterlocksMessage) -> dict[str, BeamlineStateConfig]:
+        """The beamline states in conditions that can be worked out here."""
+        if not message.states:
+            return {}
+        if self._kinds is None:
+            self._kinds, _ = state_kinds()
+        found = {}
+        for name, raw in message.states.items():
+            kind = self._kinds.get(raw["kind"])
+            try:
+                if kind is not None:
+                    found[name] = kind.model_validate(raw["config"])
+            except ValidationError as error:
+                log.error("the beamline state %s cannot be worked out here: %s", name, error)
+        return found
 
     # By whoever has a new value
 
@@ -188,7 +224,7 @@ class Guards:
         guards = [guard for guard in self._guards if guard.config.applies_to(queue)]
         if not guards:
             return NOTHING
-        devices = dict.fromkeys(d for g in guards if g.is_local for d in sorted(g.condition.devices))
+        devices = dict.fromkeys(d for g in guards if g.is_local for d in sorted(g.devices))
         is_remote = any(not g.is_local and g.config.action is InterlockAction.REPEAT for g in guards)
         return Watch(tuple(devices), REMOTE_S if is_remote else 0.0)
 
@@ -212,7 +248,7 @@ class Guards:
         serial = next(self._serials)
         self._latch(guard.config, serial)
         now = self._now()
-        devices = guard.condition.devices
+        devices = guard.devices
         self._post(
             Tripped(
                 InterlockTripMessage(
@@ -241,6 +277,14 @@ class Guards:
     def _look_again(self) -> None:
         self.mark = object()
         self._wake()
+
+
+def _status(state: BeamlineStateConfig, value: Callable[[str], Any]) -> str:
+    """The status of a beamline state, as conditions see it; unknown if it cannot be told, whatever its kind raises."""
+    try:
+        return str(BeamlineStatus(state.evaluate(lambda name: plain_value(value(name), name))[0]).value)
+    except Exception:  # noqa: BLE001 - a plugin may raise anything
+        return BeamlineStatus.UNKNOWN.value
 
 
 def _scalars(reading: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -32,11 +32,9 @@ from bec_lib.messages import (
     InterlockTripMessage,
     Severity,
 )
-from bec_lib.plugins import STATES as STATE_PLUGINS
-from bec_lib.plugins import classes_in, load_plugins
 from bec_lib.scans.signature import did_you_mean
 from bec_lib.service import Service, ThreadedInbox
-from bec_lib.states import BeamlineStateConfig
+from bec_lib.state_kinds import state_kinds
 from scan_server.interlocks import STALE_S, Hold, Interlocks, Transition
 from scan_server.states import BeamlineStates
 
@@ -359,6 +357,7 @@ class Conditions:
             interlocks=self._interlocks.definitions,
             watched=list(self._watched),
             signals={name: list(m) for name, m in self._interlocks.readings.meanings.items()},
+            states=self._states.definitions(self._interlocks.names),
             user=self._definitions.user,
         )
         if definitions != self._definitions:
@@ -428,21 +427,3 @@ class Conditions:
 
 def user_source(user: str) -> str:
     return user or "a client"
-
-
-def state_kinds() -> tuple[dict[str, type[BeamlineStateConfig]], dict[str, str]]:
-    """Name -> class of every kind of beamline state there is, and plugin -> why it cannot be used."""
-    plugins, failed = load_plugins(STATE_PLUGINS)
-    kinds: dict[str, type[BeamlineStateConfig]] = {}
-    for plugin in plugins:
-        found = [k for k in classes_in(plugin.value, BeamlineStateConfig) if k is not BeamlineStateConfig]
-        for kind in cast(list[type[BeamlineStateConfig]], found):
-            if not kind.kind or (kind.kind in kinds and kinds[kind.kind] is not kind):
-                failed[plugin.name] = (
-                    f"{kind.__name__} has no kind of its own"
-                    if not kind.kind
-                    else f"{kind.kind!r} exists twice"
-                )
-                continue
-            kinds[kind.kind] = kind
-    return kinds, failed

@@ -160,7 +160,9 @@ class Interlocks:
         if item.phase is DISABLED:
             return []
         since = trip.since if 0.0 < now - trip.since < 60.0 else now
-        return self._enter(item, TRIPPED, trip.why, now, tick, since)
+        # In our words if we see the same: they have units.
+        verdict = item.condition.judge(self.readings, self._unit)
+        return self._enter(item, TRIPPED, verdict.why if verdict.tripped else trip.why, now, tick, since)
 
     def judge(self, now: float, tick: float, devices: Iterable[str] | None = None) -> list[Transition]:
         """Look at the interlocks of these devices; None: at all. After readings, and when `due` has come."""

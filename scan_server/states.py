@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from bec_lib.codec import describe_validation
-from bec_lib.conditions import Readings, device_of
+from bec_lib.conditions import STATES, Readings, device_of
 from bec_lib.errors import ParameterError
 from bec_lib.expressions import Unknown, plain_value
 from bec_lib.messages import BeamlineStateMessage, BeamlineStatesMessage, BeamlineStatus
@@ -90,6 +90,15 @@ class BeamlineStates:
     def keep(self, message: BeamlineStateMessage) -> None:
         """Remember a state of a kind that cannot be used at the moment."""
         self._kept[message.name] = message
+
+    def definitions(self, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """Name -> {"kind", "config"} of those states that are among these names (`states.at_sample`)."""
+        wanted = {name.partition(".")[2] for name in names if device_of(name) == STATES}
+        return {
+            name: {"kind": config.kind, "config": config.model_dump(mode="json")}
+            for name, config in self._configs.items()
+            if name in wanted
+        }
 
     def judge(self, now: float, devices: Iterable[str] | None = None) -> list[BeamlineStateMessage]:
         """Look at the states of these devices (None: at all); those that have changed."""

@@ -88,7 +88,7 @@ class InterlockRequestMessage(Message):
 class InterlocksMessage(Message):
     """The interlocks as they are defined; the newest entry counts. watched: devices that are to be read about once a
     second if they do not update by themselves. signals: name in a condition -> [device, signal, signal ...], of which
-    the first that the device has is meant.
+    the first that the device has is meant. states: beamline states in conditions -> {"kind", "config"}.
     """
 
     msg_type: ClassVar[str] = "interlocks"
@@ -96,6 +96,7 @@ class InterlocksMessage(Message):
     interlocks: dict[str, InterlockConfig] = {}
     watched: list[str] = []
     signals: dict[str, list[str]] = {}
+    states: dict[str, dict[str, Any]] = {}
     user: str = ""
 
 

@@ -95,6 +95,7 @@ class NexusFormat:
             f"{bec}/message": last.message if end.status is not None else "",
             f"{bec}/error": error if end.status is not None else "",
             f"{bec}/num_readouts": end.count,
+            f"{bec}/dead_time_s": last.dead_time_s if end.status is not None else math.nan,
         }
 
 
@@ -573,6 +574,8 @@ def _bec_metadata(status: ScanStatusMessage) -> Iterable[Field]:
     yield Field("message", late=True, length=SENTENCE_BYTES)
     yield Field("error", late=True, length=SENTENCE_BYTES)
     yield Field("num_readouts", dtype="int64", late=True)
+    held = {"units": "s", "description": "for how long interlocks have held the scan"}
+    yield Field("dead_time_s", dtype="float64", late=True, attributes=held)
 
 
 def _by_device(signals: Sequence[SignalSchema]) -> dict[str, list[SignalSchema]]:

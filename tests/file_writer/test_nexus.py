@@ -263,6 +263,7 @@ def test_the_closing_facts_are_those_of_the_end() -> None:
     assert closing[f"{bec}/exit_reason"] == "alarm"
     assert closing[f"{bec}/error"] == "samx stalled"
     assert closing[f"{bec}/num_readouts"] == 2
+    assert closing[f"{bec}/dead_time_s"] == 0.0
     assert set(closing) <= set(members)
 
 
