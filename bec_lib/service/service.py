@@ -32,6 +32,8 @@ from bec_lib.service.logs import StreamLines, set_up_logging
 log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 0.5
+# A loop that comes so much too late makes sure that it still has the role: its heartbeat has expired.
+LATE_S = 1.0
 # A predecessor that was killed is silent after its last heartbeat expires.
 TAKEOVER_S = 2.0
 
@@ -138,7 +140,7 @@ class Service:
     ) -> None:
         """Tell people. Logged as well."""
         log.warning("%s", message)
-        self.broker.append(
+        self.batch().append(
             MessageEndpoints.alarm,
             AlarmMessage(
                 severity=severity,
@@ -147,7 +149,7 @@ class Service:
                 scan_id=scan_id,
                 timestamp=self.clock.now(),
             ),
-        )
+        ).commit()
 
     def request_stop(self) -> None:
         """End the loop after this turn. Safe in a signal handler."""
@@ -194,6 +196,9 @@ class Service:
                 if due is not None:
                     wake = min(wake, due)
                 events = self.inbox.take(wake - now)
+                if self.clock.monotonic() > self._beat_due + LATE_S:
+                    # It was held up for so long that another may have the role: nothing is done before that is known.
+                    self._beat()
                 if events:
                     app.handle(events)
                 now = self.clock.monotonic()

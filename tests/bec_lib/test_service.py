@@ -14,7 +14,7 @@ from bec_lib.endpoints import MessageEndpoints
 from bec_lib.errors import AlreadyRunning, Fenced
 from bec_lib.service import Service, ServiceConfig
 from bec_lib.service.service import TAKEOVER_S
-from bec_lib.testing import fake_broker, fake_server
+from bec_lib.testing import FakeClock, fake_broker, fake_server
 
 STATUS = MessageEndpoints.service_status("file_writer")
 
@@ -110,6 +110,32 @@ def test_a_process_that_was_replaced_cannot_beat_again() -> None:
     second.lease = second.broker.acquire_lease("file_writer")
     with pytest.raises(Fenced, match="taken over"):
         first.set_status(m.ServiceState.RUNNING)
+
+
+def test_a_process_that_wakes_up_late_does_nothing_before_it_knows_that_it_has_the_role() -> None:
+    """Stopped in its wait, replaced, and then let go on with something in its inbox."""
+    server = fake_server()
+    clock = FakeClock()
+    service = Service(
+        "file_writer",
+        ServiceConfig(deployment="test"),
+        fake_broker(server, service="file_writer"),
+        clock=clock,
+        threaded=False,
+    )
+    app = Recorder(service)
+    take = service.inbox.take
+
+    def stopped_meanwhile(timeout_s: float) -> list[Any]:
+        clock.advance(10.0)
+        fake_broker(server, instance="successor").acquire_lease("file_writer")
+        fake_broker(server).append(MessageEndpoints.file_event, message(1))
+        return take(0.0)
+
+    service.inbox.take = stopped_meanwhile  # type: ignore[method-assign]
+    with pytest.raises(Fenced):
+        service.loop(app)
+    assert app.seen == []
 
 
 def test_an_alarm_is_kept_for_late_listeners() -> None:
