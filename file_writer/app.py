@@ -65,6 +65,8 @@ LOOK_AGAIN_S = 0.05
 # so many bytes of its rows are kept for it.
 WIDE = 64
 KEPT_BYTES = 8 * 1024 * 1024
+# So many files are looked after when the writer starts: more cannot have been announced in one moment.
+LATEST_FILES = 20
 # What completing a file may take before the supervisor is entitled to doubt.
 LONG_CALL_S = 600.0
 # The bundler seals a scan within milliseconds of its end.
@@ -168,6 +170,7 @@ class WriterApp:
                     self._take_status(item)
                 self._status_id = item.entry_id
         self._inbox.follow(endpoint, self._status_id)
+        self._remove_leftovers()
 
     def handle(self, events: list[Event]) -> None:
         now = self._clock.monotonic()
@@ -278,6 +281,16 @@ class WriterApp:
             and item.message.is_master_file
             and (item.message.successful or item.message.metadata.get("given_up"))
         }
+
+    def _remove_leftovers(self) -> None:
+        """Of a predecessor that was killed after it had announced a file, and before it had tidied up behind it."""
+        latest = self._broker.entries(MessageEndpoints.file_event, newest=True, count=LATEST_FILES)
+        for item in latest:
+            if not isinstance(item, Delivery) or not item.message.done:
+                continue
+            path = Path(item.message.file_path)
+            for leftover in path.parent.glob(leftover_pattern(path)):
+                leftover.unlink(missing_ok=True)
 
     def _is_over(self, scan_id: str) -> bool:
         """A scan whose end is all that is seen of it: was it dealt with before?"""

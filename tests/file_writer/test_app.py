@@ -259,6 +259,17 @@ def test_a_final_file_is_left_alone_after_a_restart(bench: Bench) -> None:
     assert len(bench.history()) == 1
 
 
+def test_what_a_killed_writer_had_not_tidied_up_is_removed(bench: Bench) -> None:
+    bench.open()
+    bench.points(0, 2)
+    bench.close(2)
+    bench.turn()
+    left = bench.path().with_name(f".{bench.path().name}.123-4.tmp")
+    left.touch()
+    bench.start_writer()
+    assert not left.exists() and bench.path().exists()
+
+
 def test_two_scans_at_the_same_time_have_their_own_files(bench: Bench) -> None:
     bench.open(1)
     bench.open(2)
