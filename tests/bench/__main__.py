@@ -205,6 +205,36 @@ class Bench:
         self.scan("grid_scan", self.dev.m1, -1, 1, 2, self.dev.m2, -1, 1, 2)
         self.figures["w10"] = self.per_point(rows * columns, lambda: self.scan("grid_scan", *arguments))
 
+    def growth(self) -> None:
+        """Does a point, or a scan, cost more when there were many? Printed as two tables, not part of the default run."""
+        self.load(5)
+        self.scan("line_scan", self.dev.m1, -5, 5, steps=100)
+        print("\n| Points in one scan | ms/point | " + " | ".join(self._memory()) + " |")
+        for points in w.GROWTH_POINTS:
+            taken, _ = self.scan("line_scan", self.dev.m1, -5, 5, steps=points)
+            memory = " | ".join(f"{value:.0f}" for value in self._memory().values())
+            print(f"| {points} | {taken / points * 1e3:.3f} | {memory} |", flush=True)
+        print(
+            "\n| Scans in a row | ms/scan of 3 points (median of the last 50) | "
+            + " | ".join(self._memory())
+            + " |"
+        )
+        times: list[float] = []
+        for number in range(1, w.GROWTH_SCANS + 1):
+            times.append(self.scan("line_scan", self.dev.m1, -5, 5, steps=3)[0])
+            if number in (50, w.GROWTH_SCANS // 2, w.GROWTH_SCANS):
+                memory = " | ".join(f"{value:.0f}" for value in self._memory().values())
+                print(f"| {number} | {statistics.median(times[-50:]) * 1e3:.1f} | {memory} |", flush=True)
+
+    def _memory(self) -> dict[str, float]:
+        """Process -> PSS in MB."""
+        return {
+            process_name(process).split("/")[-1].split(" ")[0]: pss(process) / 1e6
+            for process in sorted(
+                fleet_processes(str(self.folder)), key=lambda process: process_name(process)
+            )
+        }
+
     def w8(self) -> None:
         self.load(5)
         time.sleep(3.0)  # what was busy settles; this is a measurement, not a synchronisation
@@ -221,7 +251,7 @@ class Bench:
 
 
 def fleet_processes(folder: str) -> list[psutil.Process]:
-    """All processes of the fleet: those with the folder in their command line or environment, except this one."""
+    """All processes of the fleet: those with the folder in their command line or among their files."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -245,7 +275,7 @@ def cpu(process: psutil.Process) -> float:
 
 
 def process_name(process: psutil.Process) -> str:
-    return (" ".join(process.cmdline())[-70:] or process.name()).strip()
+    return (" ".join(process.cmdline()) or process.name()).strip()
 
 
 def table(figures: Figures) -> str:

@@ -18,6 +18,8 @@ W5_DEVICES = (10, 100, 300)
 W5_POINTS = 50
 W8_IDLE_S = 20.0
 W10_GRID = (30, 30)
+GROWTH_POINTS = (1_000, 10_000, 100_000)
+GROWTH_SCANS = 1_000
 
 
 @dataclass(frozen=True)
