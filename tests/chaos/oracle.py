@@ -181,7 +181,9 @@ def _measured(
             continue
         for motor, position in zip(evidence.motors, at, strict=False):
             there = file.columns.get(motor)
-            if there is not None and not abs(there[row] - position) <= TOLERANCE:
+            if there is None or row >= len(there):
+                continue
+            if not abs(there[row] - position) <= TOLERANCE:
                 found.append(f"point {row} has {motor} at {there[row]:g}; it was read at {position:g}")
     return found[:5]
 
