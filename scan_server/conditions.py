@@ -321,7 +321,8 @@ class Conditions:
         if info is None:
             return ""
         wanted = candidates(name, info)[1:]
-        return next((signal.unit for signal in info.signals if signal.obj_name in wanted), "")
+        main = info.unit if name in (device, f"{device}.{device}") else ""
+        return next((signal.unit for signal in info.signals if signal.obj_name in wanted), "") or main
 
     # What follows
 

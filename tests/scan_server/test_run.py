@@ -347,6 +347,78 @@ def test_pause_holds_the_window_and_continue_fills_it() -> None:
     assert bench.messages(DeviceControlMessage)[-1].kind is ControlKind.PAUSE_AFTER_POINT
 
 
+# Interlocks
+
+
+def after(seconds: float) -> Moment:
+    return Moment(T.now + seconds, T.tick + seconds)
+
+
+def test_a_hold_is_not_a_pause_and_its_time_is_summed_up() -> None:
+    bench = Bench(made(LineScan, "samx", -1, 1, steps=100))
+    bench.answer()
+    bench.take(bench.run.held("held by interlock beam: gone", T.now - 50, after(1)))
+    before = len(bench.sent)
+    bench.answer_all()
+    assert before == 4 and not bench.sent, "what is in flight is held by the device server, and nothing follows"
+    told = bench.messages(ScanStatusMessage)[-1]
+    assert (told.status, told.reason, told.message) == (
+        ScanState.PAUSED,
+        "interlock",
+        "held by interlock beam: gone",
+    )
+    # A user's pause begins and outlasts it.
+    bench.take(bench.run.command(QueueAction.PAUSE, "", after(2)))
+    bench.take(bench.run.held("", 0.0, after(3)))
+    assert not bench.sent and bench.states[-1] is ScanState.PAUSED
+    assert bench.messages(ScanStatusMessage)[-1].dead_time_s == 3.0
+    bench.take(bench.run.held("again", T.now + 4, after(4)))
+    bench.take(bench.run.command(QueueAction.CONTINUE, "", after(5)))
+    assert not bench.sent and bench.states[-1] is ScanState.PAUSED
+    bench.take(bench.run.held("", 0.0, after(6)))
+    assert bench.states[-1] is ScanState.OPEN
+    bench.answer_all()
+    closed = bench.messages(ScanStatusMessage)[-1]
+    assert closed.status is ScanState.CLOSED and closed.dead_time_s == 5.0
+    assert [m.kind for m in bench.messages(DeviceControlMessage)] == [ControlKind.PAUSE, ControlKind.RESUME]
+
+
+def test_a_held_scan_can_be_aborted() -> None:
+    bench = Bench(made(LineScan, "samx", -1, 1, steps=100))
+    bench.answer()
+    bench.take(bench.run.held("gone", T.now, T))
+    bench.take(bench.run.command(QueueAction.ABORT, "aborted", T))
+    bench.answer_all()
+    bench.count(main=0)
+    assert bench.states[-1] is ScanState.ABORTED
+
+
+def test_the_dead_time_goes_on_over_a_restart() -> None:
+    made_before = Resumed(opened=True, started=900.0, dead_time_s=2.0, held_since=T.now - 3.0)
+    bench = Bench(made(LineScan, "samx", 0, 9, steps=10), resumed=made_before)
+    bench.take(bench.run.held("", 0.0, T))
+    bench.answer_all()
+    bench.count(main=10)
+    bench.answer_all()
+    assert bench.messages(ScanStatusMessage)[-1].dead_time_s == 5.0
+
+
+def test_a_device_server_that_starts_anew_in_a_pause_is_sent_nothing() -> None:
+    """It has forgotten the pause: what was in flight would run."""
+    bench = Bench(made(LineScan, "samx", -1, 1, steps=100))
+    bench.answer()
+    bench.take(bench.run.command(QueueAction.PAUSE, "", T))
+    down = ErrorInfo(error_message="started anew", code=ReasonCode.SERVICE_DOWN)
+    while bench.sent:
+        bench.answer(0, InstructionStatus.STOPPED, boot="other", error=down)
+    bench.count(main=0)
+    assert [a.kind for a in bench.answer_all()].count("points") == 0
+    bench.take(bench.run.command(QueueAction.CONTINUE, "", T))
+    assert "points" in bench.kinds
+    bench.answer_all()
+    assert bench.states[-1] is ScanState.CLOSED and bench.done_points["main"] == 100
+
+
 # A device server starts anew
 
 
