@@ -79,6 +79,55 @@ def line_chart(
     return [*lines, *_x_axis(x_low, x_high, columns, margin, x_label)]
 
 
+def path_chart(
+    x: np.ndarray,
+    y: np.ndarray,
+    *,
+    width: int = 100,
+    height: int = 20,
+    x_label: str = "",
+    y_label: str = "",
+    marks: bool = True,
+) -> list[str]:
+    """The way from point to point, in Braille. x, y: finite, in order. marks: each point has a dot; the first is S, the last
+    E in any case.
+    """
+    x_low, x_high = _range(x, 0.02)
+    y_low, y_high = _range(y, 0.04)
+    rows = max(4, height - 4)
+    y_ticks = ticks(y_low, y_high, max(2, rows // 4))
+    margin = max(len(tick_text(value)) for value in y_ticks) + 1
+    columns = max(10, width - margin - 3)
+    # In dots, counted from the upper left.
+    across = (x - x_low) / (x_high - x_low) * (columns * 2 - 1)
+    down = (y_high - y) / (y_high - y_low) * (rows * 4 - 1)
+    cells = [[" "] * columns for _ in range(rows)]
+    dots: dict[tuple[int, int], int] = {}
+    for k in range(len(x) - 1):
+        count = int(max(abs(across[k + 1] - across[k]), abs(down[k + 1] - down[k]))) + 2
+        dx = np.rint(np.linspace(across[k], across[k + 1], count)).astype(int)
+        dy = np.rint(np.linspace(down[k], down[k + 1], count)).astype(int)
+        for column, row in zip(dx.tolist(), dy.tolist(), strict=True):
+            place = (row // 4, column // 2)
+            dots[place] = dots.get(place, 0) | _DOTS[row % 4][column % 2]
+    for (row, column), bits in dots.items():
+        cells[row][column] = chr(0x2800 + bits)
+
+    def mark(k: int, character: str) -> None:
+        cells[round(float(down[k])) // 4][round(float(across[k])) // 2] = character
+
+    for k in range(len(x)) if marks else ():
+        mark(k, POINT)
+    mark(0, "S")
+    mark(-1, "E")
+    at_row = {round((y_high - value) / (y_high - y_low) * (rows * 4 - 1)) // 4: value for value in y_ticks}
+    lines = [f"{' ' * margin} {y_label}   S first point, E last point"]
+    for row in range(rows):
+        text = tick_text(at_row[row]) if row in at_row else ""
+        lines.append(f"{text:>{margin}} {'┤' if text else '│'}{''.join(cells[row])}")
+    return [*lines, *_x_axis(x_low, x_high, columns, margin, x_label)]
+
+
 def map_chart(
     x: np.ndarray,
     y: np.ndarray,

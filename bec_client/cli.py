@@ -302,6 +302,35 @@ def mv(
         client.live_updates.show_move(report)
 
 
+@app.command(context_settings=_FREE_WORDS)
+@_command
+def plan(
+    words: Annotated[
+        list[str],
+        typer.Argument(metavar="NAME [ARGUMENT]... [--KEYWORD VALUE]...", help="A scan and its arguments."),
+    ],
+    png: Annotated[Path | None, typer.Option("--png", help="Draw the trajectory as a PNG as well.")] = None,
+    config: ConfigOption = None,
+    debug: DebugOption = False,
+    as_json: JsonOption = False,
+    user: UserOption = None,
+) -> None:
+    """What a scan would do: points, time, storage, limits, devices and its way.
+
+        bec plan line_scan samx -1 1 --steps 11
+
+    Nothing is touched. What would be refused is refused here, with the same words.
+    """
+    args, kwargs = parse_words(words[1:])
+    with _client(user) as client:
+        made = client.scans.plan(words[0], *args, **kwargs)
+        _json(made.info) if as_json else made.show()
+        if png is not None:
+            file = made.save_png(png)
+            if not as_json:
+                print(file)
+
+
 @app.command()
 @_command
 def wm(

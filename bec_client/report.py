@@ -90,6 +90,11 @@ class ScanReport:
         """Its place in the queue as the scan server tells it, None if it is not (or no longer) queued."""
         return self._client.queue.item(self.request_id)
 
+    @property
+    def answer_result(self) -> Any:
+        """What the scan server's answer carries, e.g. the plan of a dry run."""
+        return getattr(self._ticket.answer, "result", None)
+
     def accepted(self, timeout: float = ANSWER_S) -> RequestResponseMessage:
         """Wait for the scan server's answer. Raises what it says if it refuses; all problems are in one text."""
         self._client.connection.wait(self._ticket.answered, self.what, ["scan_server"], timeout)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from bec_lib.scans.signature import did_you_mean, help_text, problems_of_call, s
 
 if TYPE_CHECKING:
     from bec_client.client import BECClient
+    from bec_client.plan import Plan
 
 FRESH_S = 10.0  # a catalogue older than this is looked up again
 
@@ -94,7 +95,7 @@ class Scans:
         return iter(self.names())
 
     def __dir__(self) -> list[str]:
-        return [*self.names(), "hide_report", "info", "names", "reload"]
+        return [*self.names(), "hide_report", "info", "names", "plan", "reload"]
 
     def __repr__(self) -> str:
         from bec_client.tables import as_text, scan_table
@@ -132,8 +133,21 @@ class Scans:
         self._client.live_updates.show(report)
         return report
 
+    def plan(self, name: str, *args: Any, **kwargs: Any) -> Plan:
+        """What a scan would do, worked out by the scan server as if it were to run it; nothing is touched. Printed, the
+        result is a panel with a picture.
+
+        Raises ParameterError, LimitError and RequestRejected as `run` does.
+        """
+        from bec_client.plan import plan_from
+
+        report = self.submit(name, args, kwargs, dry_run=True)
+        return plan_from(report.answer_result, call_text(name, report.request.args, report.request.kwargs))
+
     def submit(self, name: str, args: Any, kwargs: Mapping[str, Any], *, dry_run: bool = False) -> ScanReport:
-        """Check a call, send it, and return when the scan server has accepted it."""
+        """Check a call, send it, and return when the scan server has accepted it. dry_run: it answers with a plan, and the
+        device servers need not run.
+        """
         info = self.info(name)
         own, common = split_keywords(kwargs)
         plain_args = [plain_argument(value) for value in args]
@@ -142,7 +156,8 @@ class Scans:
         problems = problems_of_call(info, plain_args, plain_kwargs, client.session.names())
         if problems:
             raise ParameterError(problems[0] if len(problems) == 1 else _listed(name, problems))
-        client.service_status.require(["scan_server", *client.session.server_roles()], name)
+        needed = [] if dry_run else client.session.server_roles()
+        client.service_status.require(["scan_server", *needed], name)
         ticket = client.connection.ticket(name)
         metadata = {**client.metadata, **plain_argument(common.get("metadata") or {})}
         request = ScanQueueMessage(
@@ -162,7 +177,8 @@ class Scans:
         report = ScanReport(client, request, ticket, info.is_scan)
         client.connection.send(client.connection.queue_requests, request)
         report.accepted()
-        client.last_report = report
+        if not dry_run:
+            client.last_report = report
         return report
 
     def _catalogue(self, force: bool = False) -> dict[str, ScanInfo]:
@@ -179,6 +195,12 @@ class Scans:
         return self._infos
 
 
+def call_text(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+    """A call as it is typed: `line_scan(samx, -1, 1, steps=11)`."""
+    parts = [str(value) for value in args] + [f"{key}={value!r}" for key, value in kwargs.items()]
+    return f"{name}({', '.join(parts)})"
+
+
 def _listed(name: str, problems: list[str]) -> str:
     return f"{name} cannot run, {len(problems)} problems:\n" + "\n".join(f"  - {text}" for text in problems)
 
@@ -189,7 +211,14 @@ def _function(scans: Scans, info: ScanInfo) -> Callable[..., ScanReport]:
     def scan(*args: Any, **kwargs: Any) -> ScanReport:
         return scans.run(info.name, *args, **kwargs)
 
+    def plan(*args: Any, **kwargs: Any) -> Plan:
+        return scans.plan(info.name, *args, **kwargs)
+
     signature = signature_of(info)
+    plan.__name__, plan.__qualname__ = "plan", f"{info.name}.plan"
+    plan.__doc__ = f"What {info.name} would do with these arguments; nothing is touched."
+    plan.__signature__ = signature  # type: ignore[attr-defined]
+    scan.plan = plan  # type: ignore[attr-defined]
     hide = inspect.Parameter("hide_report", inspect.Parameter.KEYWORD_ONLY, default=False)
     scan.__name__ = scan.__qualname__ = info.name
     scan.__doc__ = help_text(info)

@@ -209,6 +209,12 @@ class MessageEndpoints:
         writer="scan_server",
         doc="What the scan server needs to go on after a restart.",
     )
+    scan_timing = _latest(
+        "internal/scans/timing",
+        m.ScanTimingMessage,
+        writer="scan_server",
+        doc="What was learned of how long moves, points and scans take.",
+    )
     scan_status = _stream(
         "info/scans/scan_status",
         m.ScanStatusMessage,

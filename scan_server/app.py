@@ -12,7 +12,7 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from pydantic import ValidationError
 
@@ -61,7 +61,9 @@ from scan_server.answers import Answers
 from scan_server.assembler import Assembled, assemble, devices_needed
 from scan_server.catalogue import BUILTIN, Catalogue, load_catalogue
 from scan_server.conditions import Conditions
+from scan_server.dry_run import plan_of
 from scan_server.guard import Rejected, check, is_name
+from scan_server.learning import Learning
 from scan_server.restore import (
     TAKEN_UP,
     Traces,
@@ -86,6 +88,7 @@ from scan_server.worker import (
 )
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 # A queue that is not `primary` vanishes after it has been empty for so long.
 IDLE_S = 60.0
@@ -140,6 +143,7 @@ class ScanServer:
         self._registry = Registry()
         self._conditions = Conditions(service, lambda: self._registry)
         self._session: DeviceSessionMessage | None = None
+        self._learning = Learning(self._broker, service.clock)
         self._lives: dict[str, tuple[str, int]] = {}
         self._account = ""
         self._assembled: dict[str, Assembled] = {}
@@ -165,6 +169,7 @@ class ScanServer:
         """Take up what an earlier life has left, publish the catalogue, and follow the clients."""
         self._cursors = self._service.cursors()
         self._load_session()
+        self._learning.load()
         self._start_epochs()
         turn = self._new_turn()
         for plugin, reason in self._catalogue.failed.items():
@@ -319,6 +324,9 @@ class ScanServer:
                     self._note_end(
                         found[1], f"has ended ({event.state})" if found[1].is_scan else "has ended"
                     )
+                learned = self._learning.ended(event.scan_id, event.state, success=event.success)
+                if learned is not None:
+                    turn.batch.put(MessageEndpoints.scan_timing, learned)
                 self._apply(q.Ended(event.scan_id), turn)
             case WorkerNote():
                 self._apply(q.Noted(event.queue, event.message), turn)
@@ -346,6 +354,8 @@ class ScanServer:
         if holds == self._state.holds:
             return
         self._apply(q.Held(holds), turn)
+        for item in self._state.active:
+            self._learning.interrupted(item.scan_id)
         for name, worker in self._workers.items():
             held = self._held(name)
             turn.afterwards.insert(0, lambda w=worker, h=held: w.post(h))  # type: ignore[misc]
@@ -381,6 +391,7 @@ class ScanServer:
                     if worker is not None:
                         command = Command(effect.scan_id, effect.action, effect.message)
                         turn.afterwards.append(lambda w=worker, c=command: w.post(c))  # type: ignore[misc]
+                        self._learning.interrupted(effect.scan_id)
                         if effect.action in (QueueAction.ABORT, QueueAction.HALT, QueueAction.USER_COMPLETED):
                             due = self._service.clock.monotonic() + STUCK_S
                             self._told_to_stop[effect.queue] = (due, effect)
@@ -538,29 +549,33 @@ class ScanServer:
         if isinstance(assembled, Rejected):
             self._refuse(request, assembled, turn)
             return
-        plan = assembled.plan
         if request.dry_run:
-            self._answer(
-                request.client_id,
-                RequestResponseMessage(
-                    request_id=request.request_id,
-                    accepted=True,
-                    result={
-                        "num_points": plan.num_points,
-                        "estimated_s": plan.estimated_s,
-                        "motors": list(plan.motors),
-                        "shape": list(plan.shape),
-                        "monitored": plan.groups.monitored,
-                        "baseline": plan.groups.baseline,
-                    },
-                ),
-                turn,
-            )
+            self._answer_dry_run(request, assembled, turn)
             return
         item = self._item(request, assembled, user, self._service.new_id(), self._service.clock.now())
         turn.assembled[item.scan_id] = assembled
         turn.facts_are_fresh = True
         self._apply(q.Submitted(request.queue, item), turn)
+
+    def _answer_dry_run(self, request: ScanQueueMessage, assembled: Assembled, turn: Turn) -> None:
+        plan = self._in_time(request, lambda: plan_of(assembled, self._registry, self._learning.learned))
+        if isinstance(plan, Rejected):
+            self._refuse(request, plan, turn)
+            return
+        queue = self._state.queues.get(request.queue, q.Queue())
+        folder = self._service.config.data_folder.absolute()
+        update: dict[str, Any] = {"queue": request.queue, "waiting": len(queue.items)}
+        if assembled.scan.is_scan:
+            number = self._state.last_number + 1
+            target = file_target(folder, self._account, number, request.file_suffix, request.file_directory)
+            update["file"] = f"{target.stem}_master{target.suffix}.h5"
+        self._answer(
+            request.client_id,
+            RequestResponseMessage(
+                request_id=request.request_id, accepted=True, result=plan.model_copy(update=update)
+            ),
+            turn,
+        )
 
     def _item(
         self, request: ScanQueueMessage, assembled: Assembled, user: str, scan_id: str, submitted: float
@@ -602,6 +617,8 @@ class ScanServer:
         self._assembled[item.scan_id] = assembled
         plan = assembled.plan
         self._apply(q.Began(item.scan_id, plan.start, plan.num_points, plan.owned), turn)
+        if resumed is None:
+            self._learning.begins(item.scan_id, assembled)
         worker = self._worker(start.queue)
         turn.afterwards.append(lambda: worker.post(Run(order, assembled, resumed)))
 
@@ -617,11 +634,15 @@ class ScanServer:
     def _assemble(
         self, request: ScanQueueMessage, start: Mapping[str, float] | None = None
     ) -> Assembled | Rejected:
-        """Work a request out. A plugin's code runs in a thread that is left alone if it does not come back."""
+        """Work a request out."""
         kind = self._catalogue.classes[request.scan_type]
+        return self._in_time(request, lambda: assemble(kind, request, self._registry, start))
+
+    def _in_time(self, request: ScanQueueMessage, call: Callable[[], T | Rejected]) -> T | Rejected:
+        """A plugin's code runs in a thread that is left alone if it does not come back."""
         plugin = self._catalogue.infos[request.scan_type].plugin
         if plugin == BUILTIN:
-            return assemble(kind, request, self._registry, start)
+            return _guarded(request.scan_type, call)
         self._stuck_plugins = [thread for thread in self._stuck_plugins if thread.is_alive()]
         if len(self._stuck_plugins) >= _MAX_STUCK:
             return Rejected(
@@ -629,9 +650,9 @@ class ScanServer:
                 f"{_MAX_STUCK} requests of plugins do not come back from working out their points; restart the scan "
                 "server when the plugin is mended",
             )
-        made: list[Assembled | Rejected] = []
+        made: list[T | Rejected] = []
         thread = threading.Thread(
-            target=lambda: made.append(_assemble_plugin(kind, request, self._registry, start)),
+            target=lambda: made.append(_guarded(request.scan_type, call)),
             name=f"assemble-{request.scan_type}",
             daemon=True,
         )
@@ -1117,13 +1138,11 @@ class _NothingMore(Scan):
         yield Wait(float("inf"))
 
 
-def _assemble_plugin(
-    kind: type[Scan], request: ScanQueueMessage, devices: Registry, start: Mapping[str, float] | None
-) -> Assembled | Rejected:
+def _guarded(name: str, call: Callable[[], T | Rejected]) -> T | Rejected:
     try:
-        return assemble(kind, request, devices, start)
-    except BaseException as error:  # noqa: BLE001 - in a thread of its own, and it may be a plugin's SystemExit
+        return call()
+    except BaseException as error:  # noqa: BLE001 - it may be a plugin's SystemExit, in a thread of its own
         return Rejected(
             ReasonCode.INTERNAL,
-            f"the scan {request.scan_type} failed to work out its points: {type(error).__name__}: {error}",
+            f"the scan {name} failed to work out its points: {type(error).__name__}: {error}",
         )

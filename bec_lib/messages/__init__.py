@@ -79,6 +79,7 @@ from bec_lib.messages.processing import (
 )
 from bec_lib.messages.queue import (
     ItemState,
+    MotorPlan,
     QueueAction,
     QueueItem,
     QueueLogMessage,
@@ -88,9 +89,11 @@ from bec_lib.messages.queue import (
     RequestDoneMessage,
     RequestResponseMessage,
     ScanNumberMessage,
+    ScanPlan,
     ScanQueueMessage,
     ScanQueueModificationMessage,
     ScanQueueStatusMessage,
+    ScanTimingMessage,
 )
 from bec_lib.messages.scan import (
     AvailableScansMessage,
@@ -172,6 +175,7 @@ __all__ = [
     "Message",
     "MethodInfo",
     "ModelInfo",
+    "MotorPlan",
     "MoveDevices",
     "ParameterInfo",
     "Part",
@@ -199,6 +203,7 @@ __all__ = [
     "ScanInfo",
     "ScanJournalMessage",
     "ScanNumberMessage",
+    "ScanPlan",
     "ScanPositionsMessage",
     "ScanQueueMessage",
     "ScanQueueModificationMessage",
@@ -206,6 +211,7 @@ __all__ = [
     "ScanSchemaMessage",
     "ScanState",
     "ScanStatusMessage",
+    "ScanTimingMessage",
     "SealMessage",
     "ServiceState",
     "Severity",

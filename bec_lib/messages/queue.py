@@ -192,6 +192,69 @@ class QueueStateMessage(Message):
     state: dict[str, Any]
 
 
+class MotorPlan(Part):
+    """Where a scan that is planned moves a motor. start: where it stands; low, high: the least and the greatest target;
+    travel: the whole way, without the return; limits: its own. All in `unit`. velocity: as configured, None if it is not.
+    learned: how fast it is, is known from recorded moves.
+    """
+
+    name: str
+    unit: str = ""
+    start: float | None = None
+    low: float | None = None
+    high: float | None = None
+    travel: float = 0.0
+    limits: list[float] | None = None
+    velocity: float | None = None
+    learned: bool = False
+
+
+class ScanPlan(Part):
+    """What a scan would do, as the answer to a dry run.
+
+    num_points: None if it is decided while it runs. index, positions: up to a few thousand of the points (from 0) and the
+    targets there, by motor, absolute. estimated_s and its band: seconds, None if it cannot be told; guessed: what nothing
+    was learned for yet. data_bytes: of the points; file_bytes: of the file, about. settings: what is set; steps: what the
+    scan does; notes: what else is to be known; one sentence each. file: if it began now. waiting: requests before it.
+    """
+
+    scan_name: str
+    num_points: int | None = None
+    shape: list[int] = []
+    motors: list[MotorPlan] = []
+    index: list[int] = []
+    positions: dict[str, list[float]] = {}
+    relative: bool = False
+    returns_to_start: bool = False
+    estimated_s: float | None = None
+    estimated_low_s: float | None = None
+    estimated_high_s: float | None = None
+    moves_s: float = 0.0
+    points_s: float = 0.0
+    guessed: list[str] = []
+    data_bytes: int | None = None
+    file_bytes: int | None = None
+    monitored: list[str] = []
+    baseline: list[str] = []
+    async_: list[str] = []
+    triggered: list[str] = []
+    parameters: dict[str, Any] = {}
+    settings: list[str] = []
+    steps: list[str] = []
+    notes: list[str] = []
+    file: str = ""
+    queue: str = "primary"
+    waiting: int = 0
+
+
+class ScanTimingMessage(Message):
+    """What finished scans and moves have shown of how long things take. Opaque to others."""
+
+    msg_type: ClassVar[str] = "scan_timing"
+
+    learned: dict[str, Any]
+
+
 class QueueLogMessage(Message):
     """What happened to the queues in one turn, in order: pairs of a name and its facts. Opaque to others.
 

@@ -141,6 +141,7 @@ class Fleet:
         self.commands: list[m.ScanQueueModificationMessage] = []
         self.command = threading.Event()
         self.queue_items: list[m.QueueItem] = []
+        self.plan: m.ScanPlan | None = None
 
     def start(self) -> None:
         self.broker.put(
@@ -280,6 +281,9 @@ class Fleet:
     def _submit(self, request: m.ScanQueueMessage) -> None:
         if self.refuse is not None:
             self._respond(request, accepted=False, **self._refusal())
+            return
+        if request.dry_run:
+            self._respond(request, accepted=True, result=self.plan)
             return
         scan_id = f"scan-{request.request_id}"
         self.queue_items = [

@@ -119,6 +119,20 @@ def test_status_fails_when_a_service_is_silent(run: Any, fleet: Any) -> None:
     assert facts["services"]["scan_server"]["status"] == "RUNNING"
 
 
+def test_plan(run: Any, fleet: Any, tmp_path: Any) -> None:
+    from tests.bec_client.test_plan import GRID
+
+    fleet.plan = GRID
+    result = run("plan", "line_scan", "samx", "-1", "1", "--steps", "5", "--png", str(tmp_path / "p.png"))
+    assert result.exit_code == 0 and "nothing was moved" in result.output, result.output
+    assert (tmp_path / "p.png").exists()
+    assert (
+        json.loads(run("plan", "line_scan", "samx", "-1", "1", "--steps", "5", "--json").stdout)["num_points"]
+        == 5
+    )
+    assert run("plan", "line_scan", "samx").exit_code == 2
+
+
 def test_queue_commands(run: Any, fleet: Any) -> None:
     for word in ("pause", "resume", "abort", "clear"):
         assert run("queue", word).exit_code == 0
