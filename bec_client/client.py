@@ -52,6 +52,7 @@ from bec_lib.service.config import ServiceConfig, load_service_config
 
 log = logging.getLogger("bec_client")
 
+PATIENCE_S = 1.0  # for a connection that is lost meanwhile
 CONNECT_S = 5.0
 _ACCOUNT = re.compile(r"[A-Za-z0-9_.-]*")
 
@@ -148,6 +149,8 @@ class BECClient:
             self.broker.wait_until_reachable(CONNECT_S if self.service_config.redis else 0.0)
         except BrokerError as error:
             raise self._explained(error) from error
+        # A Redis that is started again is back within that; whoever waits is told of it within two seconds.
+        self.broker.patience_s = PATIENCE_S
         connection = self.connection
         connection.on_scan_status = self.scan_storage.on_status
         connection.on_file = self.scan_storage.on_file

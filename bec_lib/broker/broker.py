@@ -196,8 +196,9 @@ class Broker:
         self._acquire = self.redis.register_script(scripts.ACQUIRE)
         self._prefix = f"bec:{deployment}:"
         self._closing = False
-        # Do reads wait for a lost connection, as batches under a lease do (services), or raise at once (clients)?
+        # Do reads wait for a lost connection, as batches under a lease do (services), and how long if not (clients)?
         self.is_patient = False
+        self.patience_s = 0.0
 
     # Keys
 
@@ -438,11 +439,14 @@ class Broker:
         return found
 
     def _reading(self, call: Callable[[], Any]) -> Any:
-        return self._persist(call) if self.is_patient else self._guarded(call)
+        if self.is_patient:
+            return self._persist(call)
+        return self._persist(call, self.patience_s) if self.patience_s > 0 else self._guarded(call)
 
-    def _persist(self, call: Callable[[], Any]) -> Any:
-        """Repeat over lost connections until `give_up_after_s`. Only for calls that may be repeated."""
-        deadline = self.clock.monotonic() + self.settings.give_up_after_s
+    def _persist(self, call: Callable[[], Any], patience_s: float | None = None) -> Any:
+        """Repeat over lost connections until `give_up_after_s`, or so long. Only for calls that may be repeated."""
+        patience_s = self.settings.give_up_after_s if patience_s is None else patience_s
+        deadline = self.clock.monotonic() + patience_s
         delay = 0.02
         while True:
             try:
