@@ -38,6 +38,8 @@ account_app = typer.Typer(
 )
 interlock_app = typer.Typer(help="Interlocks: what has to hold while scans run.", invoke_without_command=True)
 app.add_typer(interlock_app, name="interlock")
+plugins_app = typer.Typer(help="Plugins with scans and modifiers.", invoke_without_command=True)
+app.add_typer(plugins_app, name="plugins")
 app.add_typer(config_app, name="config")
 app.add_typer(queue_app, name="queue")
 app.add_typer(account_app, name="account")
@@ -619,6 +621,47 @@ def config_reset(config: ConfigOption = None, debug: DebugOption = False, user: 
     with _client(user) as client:
         client.config.reset_config()
         print("The session is empty.")
+
+
+# Plugins
+
+
+@plugins_app.callback()
+@_command
+def plugins(context: typer.Context, config: ConfigOption = None, debug: DebugOption = False) -> None:
+    if context.invoked_subcommand is None:
+        plugins_show()
+
+
+@plugins_app.command("show")
+@_command
+def plugins_show(
+    config: ConfigOption = None, debug: DebugOption = False, as_json: JsonOption = False
+) -> None:
+    """Where scans come from, what modifiers change of them, and which plugins cannot be used."""
+    with _client() as client:
+        if as_json:
+            message = client.plugins.message
+            _json(message.model_dump(include={"plugins", "modifiers", "failed"}))
+        else:
+            client.plugins.show()
+
+
+@plugins_app.command("reload")
+@_command
+def plugins_reload(
+    config: ConfigOption = None,
+    debug: DebugOption = False,
+    user: UserOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Let the scan server import the plugins again; refused while a scan of one runs or waits."""
+    with _client(user) as client:
+        outcome = client.plugins.reload()
+        if as_json:
+            _json(outcome.report.model_dump())
+        else:
+            print(outcome)
 
 
 # Interlocks

@@ -29,6 +29,7 @@ from bec_client.history import History
 from bec_client.interlocks import BeamlineStates, BuiltinActors, Interlocks
 from bec_client.live import LiveUpdates
 from bec_client.moves import move_functions
+from bec_client.plugins import Outcome, Plugins
 from bec_client.queue import Queue
 from bec_client.report import ScanReport
 from bec_client.scan_item import ScanStorage
@@ -124,6 +125,7 @@ class BECClient:
         self.interlocks = Interlocks(self)
         self.beamline_states = BeamlineStates(self)
         self.builtin_actors = BuiltinActors(self)
+        self.plugins = Plugins(self)
         self.config = Config(self)
         self.history = History(self.broker)
         self.alarms = Alarms(self.broker)
@@ -183,6 +185,10 @@ class BECClient:
         self, kind: type | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.shutdown()
+
+    def _request_scan_reload(self) -> Outcome:
+        """BEC's name for `bec.plugins.reload()`."""
+        return self.plugins.reload()
 
     # What is there
 
@@ -289,6 +295,7 @@ bec.config                     load_demo_config(), update_session_with_file(path
 bec.queue                      the queue; request_scan_interruption(), request_scan_continuation(), request_scan_abortion()
 bec.interlocks                 add("beam", "curr.curr < 100", settle_time=5): scans are held meanwhile; show()
 bec.beamline_states            add(DeviceWithinLimitsStateConfig(...)), show_all()
+bec.plugins                    plugins with scans and modifiers; reload() imports them again
 bec.history                    earlier scans; bec.history[-1].devices.samx.samx.read()
 bec.dap                        fits; bec.dap.GaussianModel.fit(report, "samx", "samx", "bpm4i", "bpm4i")
 bec.alarms  bec.service_status  bec.account  bec.metadata

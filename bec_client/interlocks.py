@@ -43,12 +43,14 @@ FIRST_VALUE_S = 5.0
 SCAN_INTERLOCK = "scan_interlock"
 
 
-def ask(client: BECClient, what: str, make: Callable[[str], Message]) -> RequestResponseMessage:
+def ask(
+    client: BECClient, what: str, make: Callable[[str], Message], within_s: float = ANSWER_S
+) -> RequestResponseMessage:
     """Send a request to the scan server and wait until it has taken it. Raises what it refuses."""
     client.service_status.require(["scan_server"], what)
     ticket = client.connection.ticket(what)
     client.connection.send(client.connection.queue_requests, make(ticket.request_id))
-    client.connection.wait(ticket.answered, what, ["scan_server"], ANSWER_S)
+    client.connection.wait(ticket.answered, what, ["scan_server"], within_s)
     answer: RequestResponseMessage = ticket.answer
     if not answer.accepted:
         raise error_for(answer.code or ReasonCode.NOT_ALLOWED, answer.message or f"{what} was refused")

@@ -123,6 +123,7 @@ class MessageEndpoints:
         m.DeviceConfigMessage,
         m.InterlockRequestMessage,
         m.BeamlineStateRequestMessage,
+        m.PluginReloadMessage,
         writer="client",
         keep=20_000,
         doc="Scan requests, queue commands, changes of configuration, interlocks and states of a user, in order.",

@@ -16,6 +16,7 @@ from typing import Any
 from bec_lib.errors import PluginError
 
 SCANS = "bec.scans"
+SCAN_MODIFIERS = "bec.scan_modifiers"
 DEVICES = "bec.devices"
 FILE_FORMATS = "bec.file_formats"
 MODELS = "bec.models"

@@ -37,12 +37,14 @@ from bec_lib.messages import (
     InterlockRequestMessage,
     InterlockTripMessage,
     ItemState,
+    PluginReloadMessage,
     QueueAction,
     QueueLogMessage,
     QueueState,
     QueueStateMessage,
     RequestDoneMessage,
     RequestResponseMessage,
+    ScanInfo,
     ScanJournalMessage,
     ScanNumberMessage,
     ScanQueueMessage,
@@ -59,11 +61,12 @@ from scan_server import queue_log
 from scan_server import session as s
 from scan_server.answers import Answers
 from scan_server.assembler import Assembled, assemble, devices_needed
-from scan_server.catalogue import BUILTIN, Catalogue, load_catalogue
+from scan_server.catalogue import Catalogue, load_catalogue
 from scan_server.conditions import Conditions
 from scan_server.dry_run import plan_of
 from scan_server.guard import Rejected, check, is_name
 from scan_server.learning import Learning
+from scan_server.reload import Reloaded, prints_of, reload_plugins
 from scan_server.restore import (
     TAKEN_UP,
     Traces,
@@ -96,6 +99,8 @@ IDLE_S = 60.0
 ABSENT_S = 10.0
 # How long a plugin may take to work out its points. The main thread waits for it, and must not miss its heartbeat.
 PLUGIN_S = 1.0
+# How long plugins may take to be imported again.
+RELOAD_S = 30.0
 # A worker that was told to stop and has been in a scan's code for so long is replaced.
 STUCK_S = 3.0
 _MAX_STUCK = 4
@@ -123,6 +128,15 @@ class Turn:
     assembled: dict[str, Assembled] = field(default_factory=dict)
 
 
+@dataclass
+class Reload:
+    """Plugins are being imported again, in a thread, for this request. done: what came of it."""
+
+    request: PluginReloadMessage
+    due: float
+    done: Reloaded | str = ""
+
+
 class ScanServer:
     """The app. Everything here belongs to the main thread."""
 
@@ -132,6 +146,8 @@ class ScanServer:
         self._inbox = cast(ThreadedInbox, service.inbox)
         self._servers = list(service.config.device_servers)
         self._catalogue = catalogue or load_catalogue()
+        self._prints = prints_of(self._catalogue)
+        self._reload: Reload | None = None
         self._state = q.State()
         self._revision = 0
         # Events that are still to be handled.
@@ -211,6 +227,8 @@ class ScanServer:
         due = [since + IDLE_S for since in self._empty_since.values()]
         if self._change is not None:
             due.append(self._change_due)
+        if self._reload is not None:
+            due.append(self._reload.due)
         due += [when for when, _ in self._told_to_stop.values()]
         settled = self._conditions.deadline()
         if settled is not None:
@@ -230,6 +248,8 @@ class ScanServer:
             self._apply(q.Expired(name), turn)
         if self._change is not None and now >= self._change_due:
             self._look_after_change(self._change, now, turn)
+        if self._reload is not None and now >= self._reload.due:
+            self._end_reload(self._reload, turn)
         self._conditions.on_deadline()
         for name, (when, tell) in list(self._told_to_stop.items()):
             if now >= when:
@@ -298,6 +318,7 @@ class ScanServer:
                 | DeviceConfigMessage()
                 | InterlockRequestMessage()
                 | BeamlineStateRequestMessage()
+                | PluginReloadMessage()
             ):
                 turn.cursors[event.endpoint] = event.entry_id
                 self._take_request(event, turn)
@@ -328,6 +349,9 @@ class ScanServer:
                 if learned is not None:
                     turn.batch.put(MessageEndpoints.scan_timing, learned)
                 self._apply(q.Ended(event.scan_id), turn)
+            case Reload():
+                if event is self._reload:
+                    self._end_reload(event, turn)
             case WorkerNote():
                 self._apply(q.Noted(event.queue, event.message), turn)
             case WorkerBroke():
@@ -460,6 +484,8 @@ class ScanServer:
             return
         if self._change is not None and self._change.request_id == request.request_id:
             return
+        if self._reload is not None and self._reload.request.request_id == request.request_id:
+            return
         match request:
             case ScanQueueMessage():
                 self._submit(request, delivery.user, turn)
@@ -469,6 +495,8 @@ class ScanServer:
                 self._begin_change(request, delivery.user, turn)
             case InterlockRequestMessage() | BeamlineStateRequestMessage():
                 self._change_conditions(request, delivery.user, turn)
+            case PluginReloadMessage():
+                self._begin_reload(request, turn)
 
     def _take_command(self, request: ScanQueueModificationMessage, user: str, turn: Turn) -> None:
         what = self._ended.get(request.scan_id or "")
@@ -506,10 +534,10 @@ class ScanServer:
             request = edited_request(item.request, changes)
         except ParameterError as error:
             return Rejected(error.reason, error.message)
-        refusal = check(request, self._catalogue.infos, self._registry, failed_plugins=self._catalogue.failed)
+        refusal = self._check(request)
         if refusal is not None:
             return refusal
-        self._refresh(devices_needed(self._catalogue.infos[request.scan_type], request))
+        self._refresh(self._devices_of(request))
         assembled = self._assemble(request)
         if isinstance(assembled, Rejected):
             return assembled
@@ -541,7 +569,7 @@ class ScanServer:
     # Scans
 
     def _submit(self, request: ScanQueueMessage, user: str, turn: Turn) -> None:
-        refusal = check(request, self._catalogue.infos, self._registry, failed_plugins=self._catalogue.failed)
+        refusal = self._check(request)
         if refusal is not None:
             self._refuse(request, refusal, turn)
             return
@@ -556,6 +584,16 @@ class ScanServer:
         turn.assembled[item.scan_id] = assembled
         turn.facts_are_fresh = True
         self._apply(q.Submitted(request.queue, item), turn)
+
+    def _check(self, request: ScanQueueMessage) -> Rejected | None:
+        """Why it cannot be queued, or begin."""
+        refusal = check(request, self._catalogue.infos, self._registry, failed_plugins=self._catalogue.failed)
+        if refusal is None and self._reload is not None and not self._catalogue.is_ours(request.scan_type):
+            return Rejected(
+                ReasonCode.WRONG_STATE,
+                f"the plugins are just being reloaded, and {request.scan_type} depends on them; try again in a moment",
+            )
+        return refusal
 
     def _answer_dry_run(self, request: ScanQueueMessage, assembled: Assembled, turn: Turn) -> None:
         plan = self._in_time(request, lambda: plan_of(assembled, self._registry, self._learning.learned))
@@ -625,10 +663,10 @@ class ScanServer:
     def _assemble_again(self, item: q.Item) -> Assembled | Rejected:
         """The world has moved on since the item was submitted: work it out from what is now."""
         request = item.request
-        refusal = check(request, self._catalogue.infos, self._registry, failed_plugins=self._catalogue.failed)
+        refusal = self._check(request)
         if refusal is not None:
             return refusal
-        self._refresh(devices_needed(self._catalogue.infos[request.scan_type], request))
+        self._refresh(self._devices_of(request))
         return self._assemble(request, item.start or None)
 
     def _assemble(
@@ -636,12 +674,13 @@ class ScanServer:
     ) -> Assembled | Rejected:
         """Work a request out."""
         kind = self._catalogue.classes[request.scan_type]
-        return self._in_time(request, lambda: assemble(kind, request, self._registry, start))
+        modification = self._catalogue.modifications.get(request.scan_type)
+        return self._in_time(request, lambda: assemble(kind, request, self._registry, start, modification))
 
     def _in_time(self, request: ScanQueueMessage, call: Callable[[], T | Rejected]) -> T | Rejected:
         """A plugin's code runs in a thread that is left alone if it does not come back."""
-        plugin = self._catalogue.infos[request.scan_type].plugin
-        if plugin == BUILTIN:
+        info = self._catalogue.infos[request.scan_type]
+        if self._catalogue.is_ours(request.scan_type):
             return _guarded(request.scan_type, call)
         self._stuck_plugins = [thread for thread in self._stuck_plugins if thread.is_alive()]
         if len(self._stuck_plugins) >= _MAX_STUCK:
@@ -663,7 +702,7 @@ class ScanServer:
         self._stuck_plugins.append(thread)
         return Rejected(
             ReasonCode.TIMEOUT,
-            f"the scan {request.scan_type} (plugin {plugin}) did not work out its points within {PLUGIN_S:g} s",
+            f"the scan {request.scan_type} ({_concerned(info)}) did not work out its points within {PLUGIN_S:g} s",
         )
 
     def _replace_if_stuck(self, name: str, tell: q.Tell, now: float, turn: Turn) -> None:
@@ -686,7 +725,7 @@ class ScanServer:
             self._apply(q.Ended(item.scan_id), turn)
             return
         traces = traces_of(self._broker, item.scan_id, item.request.client_id, is_scan=item.is_scan)
-        ending = replace(assembled, scan=_NothingMore(BoundCall((), {})))
+        ending = replace(assembled, scan=_NothingMore(BoundCall((), {})), hooks=None)
         message = f"{tell.message}; its code had not returned for {now - since:.0f} s"
         successor = self._worker(name)
         order = self._order(item)
@@ -748,9 +787,20 @@ class ScanServer:
                 # Names may stand anywhere in a call that is not checked yet.
                 texts = [*event.message.args, *event.message.kwargs.values()]
                 wanted += [text for text in texts if isinstance(text, str) and text in self._registry]
+                wanted += self._used_by_modifiers(event.message.scan_type)
         if requests:
             self._refresh(list(dict.fromkeys(wanted)))
             turn.facts_are_fresh = True
+
+    def _devices_of(self, request: ScanQueueMessage) -> list[str]:
+        """Of which limits and positions are wanted, of a request that is checked."""
+        needed = devices_needed(self._catalogue.infos[request.scan_type], request)
+        return list(dict.fromkeys([*needed, *self._used_by_modifiers(request.scan_type)]))
+
+    def _used_by_modifiers(self, scan: str) -> list[str]:
+        made = self._catalogue.modifications.get(scan)
+        used = [name for kind in made.modifiers for name in kind.devices] if made else []
+        return [name for name in used if name in self._registry]
 
     def _refresh(self, names: list[str]) -> None:
         """Ask for what is known of these devices, and for the account, in one round trip. If a device server has begun
@@ -925,6 +975,72 @@ class ScanServer:
         elif now >= self._change_ends:
             problem = f"the device server {', '.join(waiting)} did not answer within {change.patience_s:g} s"
             self._move_change(s.refuse(change, problem, ReasonCode.TIMEOUT), turn)
+
+    # Plugins
+
+    def _begin_reload(self, request: PluginReloadMessage, turn: Turn) -> None:
+        """Import the plugins again in a thread, so that a slow one keeps nobody waiting."""
+        if self._reload is not None:
+            self._refuse(
+                request, Rejected(ReasonCode.WRONG_STATE, "the plugins are being reloaded already"), turn
+            )
+            return
+        concerned = [
+            f"{item.label} ({_concerned(info)}) {'waits' if item.status is ItemState.PENDING else 'runs'} in the queue {name}"
+            for name, queue in self._state.queues.items()
+            for item in queue.items
+            if (info := self._catalogue.infos.get(item.request.scan_type)) is not None
+            and not self._catalogue.is_ours(info.name)
+        ]
+        if concerned:
+            more = f", and {len(concerned) - 3} more" if len(concerned) > 3 else ""
+            self._refuse(
+                request,
+                Rejected(
+                    ReasonCode.WRONG_STATE,
+                    f"plugins cannot be reloaded while {'; '.join(concerned[:3])}{more}. Wait for the end, or take it out of "
+                    "the queue",
+                ),
+                turn,
+            )
+            return
+        reload = Reload(request, self._service.clock.monotonic() + RELOAD_S)
+        self._reload = reload
+        catalogue, prints = self._catalogue, self._prints
+
+        def load() -> None:
+            try:
+                reload.done = reload_plugins(catalogue, prints)
+            except BaseException as error:
+                log.exception("the plugins could not be reloaded")
+                reload.done = f"{type(error).__name__}: {error}"
+            self._inbox.post(reload)
+
+        threading.Thread(target=load, name="reload-plugins", daemon=True).start()
+
+    def _end_reload(self, reload: Reload, turn: Turn) -> None:
+        self._reload = None
+        done = reload.done
+        if not isinstance(done, Reloaded):
+            why = done or f"they were not imported within {RELOAD_S:g} s"
+            code = ReasonCode.INTERNAL if done else ReasonCode.TIMEOUT
+            self._refuse(
+                reload.request,
+                Rejected(code, f"the plugins could not be reloaded, and are as they were before: {why}"),
+                turn,
+            )
+            return
+        before, self._catalogue = self._catalogue, done.catalogue
+        self._prints = prints_of(self._catalogue)
+        for plugin, reason in done.report.failed.items():
+            if before.failed.get(plugin) != reason:
+                self._service.alarm(Severity.WARNING, f"The scan plugin {plugin} cannot be used: {reason}")
+        turn.batch.put(MessageEndpoints.available_scans, self._catalogue.message())
+        self._answer(
+            reload.request.client_id,
+            RequestResponseMessage(request_id=reload.request.request_id, accepted=True, result=done.report),
+            turn,
+        )
 
     # After a restart
 
@@ -1127,6 +1243,12 @@ def edited_request(request: ScanQueueMessage, changes: Mapping[str, Any]) -> Sca
         return ScanQueueMessage.model_validate(fields)
     except ValidationError as error:
         raise ParameterError(f"the edit is not right: {describe_validation(error)}") from None
+
+
+def _concerned(info: ScanInfo) -> str:
+    """Whose code a scan is, in words."""
+    modified = f", modified by {', '.join(info.modifiers)}" if info.modifiers else ""
+    return f"plugin {info.plugin}{modified}"
 
 
 class _NothingMore(Scan):

@@ -16,7 +16,8 @@ from bec_lib.devices.registry import DeviceRecord, Registry
 from bec_lib.errors import BECError, ReasonCode
 from bec_lib.messages import ReadoutGroups, ScanInfo, ScanQueueMessage
 from bec_lib.scans import Exposure, Scan, describe_scan
-from bec_lib.scans.signature import bind, devices_of_call
+from bec_lib.scans.modifier import Hooks, Modification, hooks_of
+from bec_lib.scans.signature import BoundCall, bind, devices_of_call
 from scan_server.guard import Rejected, rejected
 
 _MANY = 5  # of the points outside of a device's limits, so many are named
@@ -54,10 +55,11 @@ class ScanPlan:
 
 @dataclass(frozen=True)
 class Assembled:
-    """A scan that may run, and its plan."""
+    """A scan that may run, and its plan. hooks: the modifiers that have steps for it."""
 
     scan: Scan
     plan: ScanPlan
+    hooks: Hooks | None = None
 
 
 def devices_needed(info: ScanInfo, request: ScanQueueMessage) -> list[str]:
@@ -70,15 +72,22 @@ def assemble(
     request: ScanQueueMessage,
     devices: Registry,
     start: Mapping[str, float] | None = None,
+    modification: Modification | None = None,
 ) -> Assembled | Rejected:
     """The scan and its plan, or why it cannot run. The request has passed the guard.
 
     start: where the motors stand, if it is known better than by the registry (a scan that is resumed).
+    modification: what modifiers make of it.
     A scan whose code raises is rejected with what it raised.
     """
-    info = describe_scan(kind)
+    info = describe_scan(kind) if modification is None else modification.info
     name = request.scan_type
+    if modification is not None and modification.problem:
+        return Rejected(ReasonCode.CONFIG, f"{name} cannot run: {modification.problem}.")
     call = bind(info, request.args, request.kwargs)
+    if modification is not None:
+        call = BoundCall(call.bundles, {**call.parameters, **modification.hidden})
+    hooks: Hooks | None = None
     try:
         motors = kind(call).motors
         known = {motor: devices[motor].position for motor in motors} | dict(start or {})
@@ -109,6 +118,7 @@ def assemble(
         shape = tuple(scan.shape) + ((scan.burst,) if scan.burst > 1 and len(scan.shape) > 0 else ())
         num_points = scan.num_points
         exposure = scan.exposure
+        hooks = hooks_of(modification, scan, frozenset(devices))
     except BECError as error:
         return Rejected(error.reason, f"{name}: {error.message}")
     except Exception as error:  # noqa: BLE001 - a user's class may raise anything; only its own request fails
@@ -130,7 +140,11 @@ def assemble(
             "some by monitored=[...].",
         )
     triggered = devices.triggered(groups)
-    involved = dict.fromkeys([*motors, *groups.monitored, *groups.async_, *groups.baseline])
+    used = hooks.devices if hooks else []
+    missing = _problems_of_hooks(name, hooks, devices)
+    if missing:
+        return _must(rejected(name, missing))
+    involved = dict.fromkeys([*motors, *groups.monitored, *groups.async_, *groups.baseline, *used])
     server_of = {device: devices[device].server for device in involved}
     return Assembled(
         scan,
@@ -144,17 +158,32 @@ def assemble(
             start=dict(scan.start_positions),
             groups=groups,
             triggered=tuple(triggered),
-            owned=tuple(dict.fromkeys([*motors, *groups.monitored, *groups.async_])),
+            owned=tuple(dict.fromkeys([*motors, *groups.monitored, *groups.async_, *used])),
             servers=tuple(dict.fromkeys(server_of.values())),
             server_of=server_of,
-            devices=records,
+            devices=records | {device: devices[device] for device in used},
             exposure=exposure,
             parameters=call.parameters,
             estimated_s=_estimate(scan, num_points, exposure),
             config_hash=devices.hash,
             session_version=devices.version,
         ),
+        hooks,
     )
+
+
+def _problems_of_hooks(name: str, hooks: Hooks | None, devices: Registry) -> list[tuple[ReasonCode, str]]:
+    """Devices that modifiers use and cannot have."""
+    found = []
+    for modifier in hooks.modifiers if hooks else ():
+        label = f"the modifier {type(modifier).__name__} of {name}"
+        for device in modifier.devices:
+            if device not in devices:
+                problem = f"{label} needs the device {device}, which is not in the session; load it."
+                found.append((ReasonCode.UNKNOWN_DEVICE, problem))
+            elif problem := devices[device].problem():
+                found.append((ReasonCode.DEVICE_DISABLED, f"{label} needs {device}: {problem}."))
+    return found
 
 
 def limit_problems(

@@ -16,6 +16,10 @@ out the effects, in order and in one batch per turn, and brings back what came o
                  that are committed                        Resumed: -> RUNNING
     ENDED        nothing
 
+With hooks of modifiers the steps say when what the scan server does itself is due: it begins in RUNNING, and STAGING
+comes when the step `Original("stage")` does; the baseline, complete, return and unstage likewise. Each begins when all
+before it is answered, and nothing is sent until it is.
+
 Pipelined steps (`Trajectory`, `Points`, `Move`) are sent ahead, `window` instructions at a time, because a device
 server runs its instructions in order. Steps with a result are journalled, and the generator waits for them.
 With several device servers the barrier between moving and reading is held here: one point at a time, moves first.
@@ -81,6 +85,7 @@ from bec_lib.scans import (
     Trajectory,
     Wait,
 )
+from bec_lib.scans.modifier import Hooks, Original
 from scan_server.assembler import ScanPlan, limit_problems
 
 CHUNK = 64
@@ -237,6 +242,7 @@ class ScanRun:
         epochs: Iterator[int],
         *,
         resumed: Resumed | None = None,
+        hooks: Hooks | None = None,
         chunk: int = CHUNK,
         window: int = WINDOW,
     ):
@@ -257,7 +263,12 @@ class ScanRun:
         self._groups: deque[list[_Sent]] = deque()
         self._backlog: deque[_Sent] = deque()
         self._walk: _Walk | None = None
-        self._steps = _steps_of(scan)
+        self._hooks = hooks
+        # What the scan server does itself: what comes next of it, what has been begun, and must all be answered first?
+        self._due: Original | None = None
+        self._entered: set[str] = set()
+        self._barrier = False
+        self._steps = _steps_of(scan) if hooks is None else hooks.steps(scan)
         self._step = -1
         self._begun = False
         self._exhausted = False
@@ -319,7 +330,10 @@ class ScanRun:
                     ),
                 )
             )
-        self._stage()
+        if self._hooks is None or self._schema is not None:
+            self._stage()
+        else:
+            self.phase = Phase.RUNNING
         return self._turn(moment)
 
     def answered(self, reply: DeviceInstructionResponse, moment: Moment) -> list[Effect]:
@@ -498,6 +512,7 @@ class ScanRun:
 
     def _stage(self) -> None:
         self.phase = Phase.STAGING
+        self._entered.add("stage")
         self._staged = {}
         groups, plan = self.plan.groups, self.plan
         info = {
@@ -581,13 +596,46 @@ class ScanRun:
         self.phase = Phase.RUNNING
         for server in self.plan.servers:
             self._send(server, PreScanDevices())
-        for server in self.plan.servers:
-            if server not in self._baseline_done and self._on(server, self.plan.groups.baseline):
-                self._send(server, ReadBaseline())
+        if self._hooks is None or "baseline" in self._entered:
+            self._read_baseline()
         if not self._paused and not self._held:
             self._send_backlog()
         elif not self._backlog and self._exhausted and self._walk is None:
             self.phase = Phase.FINISHING
+
+    def _read_baseline(self) -> None:
+        for server in self.plan.servers:
+            if server not in self._baseline_done and self._on(server, self.plan.groups.baseline):
+                self._send(server, ReadBaseline())
+
+    def _enter(self, phase: str) -> None:
+        """What the scan server does itself in a phase, where the steps of modifiers have left it to that."""
+        if phase == "stage":
+            if not self._is_staged:
+                self._stage()
+            return
+        self._entered.add(phase)
+        if phase == "baseline":
+            self._read_baseline()
+            return
+        self._flush_skipped_moves()
+        if phase == "complete":
+            for server in self.plan.servers:
+                self._send(server, CompleteDevices())
+        elif phase == "return" and self._returns:
+            for sent in self._moves(self._returns):
+                self._send(sent.server, sent.action)
+        elif phase == "unstage":
+            self._unstage()
+
+    @property
+    def _is_staged(self) -> bool:
+        """With hooks of modifiers: is it staged, or being staged?"""
+        return "stage" in self._entered and "unstage" not in self._entered
+
+    def _unstage(self) -> None:
+        for server in self.plan.servers:
+            self._send(server, UnstageDevices())
 
     def _send_backlog(self) -> None:
         """What was in flight when a device server was restarted. A device server that was has forgotten a pause, so
@@ -616,6 +664,15 @@ class ScanRun:
                 continue
             if self._awaited is not None:
                 return
+            if self._barrier:
+                if self._in_flight:
+                    return
+                self._barrier = False
+            if self._due is not None:
+                due, self._due = self._due, None
+                self._barrier = True
+                self._enter(due.phase)
+                continue
             if self._awaits_all:
                 if self._in_flight or self.wake_at is not None:
                     return
@@ -718,7 +775,7 @@ class ScanRun:
         self._perform(step)
         return self.phase is Phase.RUNNING
 
-    def _perform(self, step: Step) -> None:
+    def _perform(self, step: Step | Original) -> None:
         match step:
             case Trajectory():
                 columns = {name: step.positions[:, k] for k, name in enumerate(step.motors)}
@@ -744,6 +801,9 @@ class ScanRun:
                     self._flush_skipped_moves()
                     self._awaits_all = True
                     self._wait_s = step.seconds
+            case Original():
+                self._due = step
+                self._barrier = True
 
     def _walk_over(
         self,
@@ -885,6 +945,9 @@ class ScanRun:
 
     def _problem_of(self, step: Any) -> str:
         """Why a step cannot be done, found before anything of it is sent; empty if it can."""
+        takes_points = isinstance(step, (Trajectory, Points, Point, Sweep))
+        if takes_points and self._hooks is not None and not self._is_staged:
+            return f"{self._label} cannot take points here: its devices are not staged"
         match step:
             case Trajectory():
                 if step.positions is self.plan.positions:
@@ -902,7 +965,7 @@ class ScanRun:
                         f"({', '.join(elsewhere)}); leave those out with on_request=[...]"
                     )
                 return self._outside([step.device], np.array(ends, dtype=float)[:, None]) if ends else ""
-            case Points() | Read() | Call() | Wait():
+            case Points() | Read() | Call() | Wait() | Original():
                 return ""
         return f"the scan {self.order.request.scan_type} gave a step that is none: {step!r}"
 
@@ -988,6 +1051,11 @@ class ScanRun:
             for sent in waiting:
                 self._send(sent.server, sent.action)
             return
+        if self._hooks is not None and not self._is_staged:
+            self.phase = Phase.RUNNING
+            self._epoch = next(self._epochs)
+            self._backlog.extend(waiting)
+            return
         taken: int | None = None
         for sent in waiting:
             action = sent.action
@@ -1022,7 +1090,7 @@ class ScanRun:
 
     def _close_down(self) -> None:
         """The generator has ended: complete, return, unstage, all behind what is still in flight."""
-        if not self.order.is_scan:
+        if not self.order.is_scan or self._hooks is not None:
             self.phase = Phase.FINISHING
             return
         groups = [[_Sent(server, CompleteDevices()) for server in self.plan.servers]]
@@ -1075,13 +1143,34 @@ class ScanRun:
             self._exhausted = True
         self._control(ControlKind.STOP, self._epoch)
         self._epoch = next(self._epochs)
+        self._due = None
+        self._barrier = False
         if not self.order.is_scan:
             return
+        if with_return and self._hooks is not None:
+            self._run_cleanup(self._hooks)
         if with_return and self._returns and self._begun:
             for sent in self._moves(self._returns):
                 self._send(sent.server, sent.action)
         for server in self.plan.servers:
             self._send(server, UnstageDevices())
+
+    def _run_cleanup(self, hooks: Hooks) -> None:
+        """What modifiers want to be done after an abort. Nothing waits for results, as nothing is to stop it any more."""
+        try:
+            for step in hooks.cleanup():
+                if isinstance(step, Call):
+                    action = CallDevice(
+                        device=step.device, func=step.func, args=list(step.args), kwargs=dict(step.kwargs)
+                    )
+                    self._send(self._server(step.device), action)
+                elif isinstance(step, Move):
+                    for sent in self._moves(step.targets):
+                        self._send(sent.server, sent.action)
+                else:
+                    raise TypeError(f"{type(step).__name__} is no step of a clean-up; Move and Call are")
+        except Exception as error:  # noqa: BLE001 - a plugin's code; the rest of the clean-up goes on
+            self._message = f"{self._message}; a modifier's clean-up failed: {type(error).__name__}: {error}"
 
     def _halt(self, message: str, moment: Moment) -> None:
         if self.phase is Phase.ENDED:

@@ -187,6 +187,7 @@ class Worker:
                         event.assembled.plan,
                         self._epochs,
                         resumed=event.resumed,
+                        hooks=event.assembled.hooks,
                     )
                     effects += self._guarded(ScanRun.begin, moment)
                     effects += self._guarded(ScanRun.held, self._held.why, self._held.since, moment)

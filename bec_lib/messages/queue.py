@@ -87,6 +87,27 @@ class ScanQueueModificationMessage(Message):
     parameter: dict[str, Any] = {}
 
 
+class PluginReloadMessage(Message):
+    """Please import the plugins with scans and modifiers again. The answer's result is a `PluginsReloaded`."""
+
+    msg_type: ClassVar[str] = "plugin_reload"
+
+    request_id: str
+    client_id: str
+
+
+class PluginsReloaded(Part):
+    """Names of plugins: new ones, those whose code is another, those that are gone; failed: name -> why it, or a part of
+    it, is not used. kept: of those, the ones of which the version before stays in force.
+    """
+
+    loaded: list[str] = []
+    changed: list[str] = []
+    removed: list[str] = []
+    failed: dict[str, str] = {}
+    kept: list[str] = []
+
+
 class RequestResponseMessage(Message):
     """The one answer to a request or a command.
 

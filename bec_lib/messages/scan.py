@@ -202,15 +202,29 @@ class ScanInfo(Part):
     parameters: list[ParameterInfo] = []
     is_scan: bool = True  # False for mv: no scan number, no file
     plugin: str = "builtin"
+    modifiers: list[str] = []  # that have changed its signature, or have steps for it
+
+
+class ModifierInfo(Part):
+    """A scan modifier. scans: those it changes -> how, e.g. ["before points", "exp_time=0.1"]."""
+
+    name: str
+    plugin: str
+    doc: str = ""
+    scans: dict[str, list[str]] = {}
 
 
 class AvailableScansMessage(Message):
-    """The catalogue of scans. failed: plugin name -> why it could not be loaded."""
+    """The catalogue of scans, as modifiers have changed them. failed: plugin name -> why it, or a part of it, is not used.
+    plugins: name -> distribution and module.
+    """
 
     msg_type: ClassVar[str] = "available_scans"
 
     scans: dict[str, ScanInfo]
     failed: dict[str, str] = {}
+    modifiers: dict[str, ModifierInfo] = {}
+    plugins: dict[str, str] = {}
 
 
 class ScanJournalMessage(Message):

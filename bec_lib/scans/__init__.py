@@ -1,5 +1,6 @@
-"""What a user's scan imports: `Scan` and its kinds, parameters, steps, positions."""
+"""What a user's scan imports: `Scan` and its kinds, parameters, steps, positions, and `ScanModifier`."""
 
+from bec_lib.scans.modifier import ScanModifier, after, before, change, cleanup, hide, instead
 from bec_lib.scans.positions import (
     energy_positions,
     fermat_positions,
@@ -41,18 +42,25 @@ __all__ = [
     "Points",
     "Read",
     "Scan",
+    "ScanModifier",
     "Step",
     "StepScan",
     "Steps",
     "Sweep",
     "Trajectory",
     "Wait",
+    "after",
     "argument",
+    "before",
+    "change",
+    "cleanup",
     "describe_scan",
     "energy_positions",
     "fermat_positions",
     "grid_positions",
     "hexagonal_positions",
+    "hide",
+    "instead",
     "line_positions",
     "list_grid_positions",
     "list_positions",

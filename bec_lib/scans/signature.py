@@ -123,6 +123,13 @@ def bind(info: ScanInfo, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Boun
     )
 
 
+def problems_of_parameter(info: ScanInfo, parameter: ParameterInfo, value: Any) -> list[str]:
+    """What is wrong with a value of a parameter, its default for instance, as far as it can be told without a session."""
+    if value is None or parameter.type == "device":
+        return []
+    return _problems_of_value(f"{parameter.name} of {info.name}", parameter, value, (), "")
+
+
 def split_keywords(kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The scan's own keywords, and those of `CLIENT_KEYWORDS` that were given."""
     names = {parameter.name for parameter in CLIENT_KEYWORDS}

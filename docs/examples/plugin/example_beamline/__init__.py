@@ -1,0 +1,1 @@
+"""What the example beamline adds to BEC."""

@@ -1,0 +1,148 @@
+"""Plugins again, without a restart: new ones, changed ones, and those that are gone.
+
+A package that now fails in any part of it stays as it was before, as a whole, and is reported. Our own packages are not
+imported again. Nobody may run what is reloaded meanwhile; the app sees to that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import linecache
+import sys
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+
+from bec_lib.messages import PluginsReloaded
+from bec_lib.plugins import SCAN_MODIFIERS, SCANS, Plugin, load_plugins
+from scan_server.catalogue import Catalogue, make_catalogue
+
+OURS = frozenset(
+    {
+        "bec_lib",
+        "scan_server",
+        "device_server",
+        "scan_bundler",
+        "file_writer",
+        "scihub_connector",
+        "data_pipeline",
+        "bec_client",
+        "deploy",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Reloaded:
+    catalogue: Catalogue
+    report: PluginsReloaded
+
+
+def prints_of(catalogue: Catalogue) -> dict[str, str]:
+    """Plugin of others -> a hash of all source files of its package that are imported."""
+    found: dict[str, str] = {}
+    for plugin in [*catalogue.scans, *catalogue.modifying]:
+        package = _package(plugin)
+        if package not in OURS:
+            digest = hashlib.sha256(found.get(plugin.name, "").encode())
+            for name in sorted(_modules([package])):
+                path = getattr(sys.modules[name], "__file__", None)
+                digest.update(name.encode())
+                if path and path.endswith(".py"):
+                    digest.update(_content(Path(path)))
+            found[plugin.name] = digest.hexdigest()
+    return found
+
+
+def reload_plugins(
+    old: Catalogue, prints: dict[str, str], found: Iterable[EntryPoint] | None = None
+) -> Reloaded:
+    """Import all plugins of others again. prints: `prints_of` the old catalogue when it was loaded.
+
+    found: entry points of both groups; None: those of this environment, as it is now.
+    """
+    importlib.invalidate_caches()
+    linecache.checkcache()
+    points = (
+        [*entry_points(group=SCANS), *entry_points(group=SCAN_MODIFIERS)] if found is None else list(found)
+    )
+    before = [*old.scans, *old.modifying]
+    packages = ({_top(point.value) for point in points} | {_package(plugin) for plugin in before}) - OURS
+    saved = {name: sys.modules.pop(name) for name in _modules(packages)}
+    scans, failed = load_plugins(SCANS, [point for point in points if point.group == SCANS])
+    modifying, also = load_plugins(SCAN_MODIFIERS, [p for p in points if p.group == SCAN_MODIFIERS])
+    for name, reason in also.items():
+        failed[name] = f"{failed[name]}; {reason}" if name in failed else reason
+    there = {point.name for point in points}
+    kept: set[str] = set()
+    made = make_catalogue(scans, modifying, failed)
+    # Twice, because what one package has back may be in the way of what another has new.
+    for _ in range(2):
+        worse = {
+            package
+            for plugin in before
+            if plugin.name in made.failed
+            and plugin.name in there
+            and made.failed[plugin.name] != old.failed.get(plugin.name)
+            and (package := _package(plugin)) not in OURS | kept
+        }
+        if not worse:
+            break
+        kept |= worse
+        reasons = {name: made.failed[name] for name in made.failed if name in {p.name for p in before}}
+        for name in _modules(worse):
+            del sys.modules[name]
+        sys.modules.update({name: module for name, module in saved.items() if _top(name) in worse})
+        scans = _put_back(scans, old.scans, worse)
+        modifying = _put_back(modifying, old.modifying, worse)
+        made = make_catalogue(scans, modifying, {**failed, **reasons})
+    names_kept = sorted({plugin.name for plugin in before if _package(plugin) in kept})
+    for name in names_kept:
+        if name in made.failed:
+            made.failed[name] += "; the version before stays in force"
+    after = prints_of(made)
+    return Reloaded(
+        made,
+        PluginsReloaded(
+            loaded=sorted(after.keys() - prints.keys()),
+            changed=sorted(
+                name
+                for name in after.keys() & prints.keys()
+                if after[name] != prints[name] and name not in names_kept
+            ),
+            removed=sorted(prints.keys() - after.keys()),
+            failed=dict(made.failed),
+            kept=names_kept,
+        ),
+    )
+
+
+def _put_back(new: list[Plugin], old: Iterable[Plugin], packages: Collection[str]) -> list[Plugin]:
+    """The plugins of some packages as they were before."""
+    return [
+        *(plugin for plugin in new if _package(plugin) not in packages),
+        *(plugin for plugin in old if _package(plugin) in packages),
+    ]
+
+
+def _modules(packages: Collection[str]) -> list[str]:
+    return [name for name in list(sys.modules) if _top(name) in packages]
+
+
+def _package(plugin: Plugin) -> str:
+    value = plugin.value
+    return _top(value.__name__ if isinstance(value, ModuleType) else value.__module__)
+
+
+def _top(path: str) -> str:
+    return path.partition(":")[0].partition(".")[0]
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
