@@ -34,7 +34,9 @@ class Told(str):
 
     def __new__(cls, answer: RequestResponseMessage) -> Told:
         text = answer.message
-        made = super().__new__(cls, f"{text[:1].upper()}{text[1:]}." if text else "Done.")
+        # Names of scans and interlocks stay as they are.
+        begins = f"{text[:1].upper()}{text[1:]}" if text.startswith(("the ", "scan ")) else text
+        made = super().__new__(cls, f"{begins.rstrip('.')}." if text else "Done.")
         made.scan_id = answer.scan_id
         return made
 

@@ -343,7 +343,8 @@ class ScanServer:
                 found = self._state.find(event.scan_id)
                 if found is not None:
                     self._note_end(
-                        found[1], f"has ended ({event.state})" if found[1].is_scan else "has ended"
+                        found[1],
+                        f"has ended already ({event.state})" if found[1].is_scan else "has ended already",
                     )
                 learned = self._learning.ended(event.scan_id, event.state, success=event.success)
                 if learned is not None:
@@ -421,7 +422,7 @@ class ScanServer:
                             self._told_to_stop[effect.queue] = (due, effect)
                 case q.Cancelled():
                     turn.assembled.pop(effect.item.scan_id, None)
-                    self._note_end(effect.item, "was taken out of the queue")
+                    self._note_end(effect.item, "was taken out of the queue already")
                     self._done(effect.item, effect.code, effect.message, turn)
                 case q.Dismiss():
                     worker = self._workers.pop(effect.queue, None)
@@ -632,7 +633,7 @@ class ScanServer:
         )
 
     def _note_end(self, item: q.Item, how: str) -> None:
-        self._ended[item.scan_id] = f"{item.label} {how} already"
+        self._ended[item.scan_id] = f"{item.label} {how}"
         while len(self._ended) > KEEP_ENDED:
             self._ended.popitem(last=False)
 

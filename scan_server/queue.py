@@ -869,7 +869,7 @@ def _start_what_can(state: State) -> tuple[State, list[Effect]]:
             reason = _waits_for(head, in_use)
             if reason:
                 for device in head.owned:
-                    in_use.setdefault(device, f"kept for {_whose(head, name)}, which has waited longer")
+                    in_use.setdefault(device, f"{_whose(head, name)}, which has waited longer for")
         if reason:
             if head.waiting_for != reason:
                 state = _with_active(state, name, queue, replace(head, waiting_for=reason))
@@ -880,7 +880,7 @@ def _start_what_can(state: State) -> tuple[State, list[Effect]]:
         if number is not None:
             state = replace(state, last_number=number)
         for device in head.owned:
-            in_use[device] = f"in use by {_whose(head, name)}"
+            in_use[device] = f"{_whose(head, name)}, which has"
         effects.append(Start(name, head))
     return state, effects
 
@@ -899,9 +899,9 @@ def _obstacle(state: State, name: str, queue: Queue, head: Item) -> str:
 
 
 def _devices_in_use(state: State) -> dict[str, str]:
-    """Device -> that it is in use, and by whom."""
+    """Device -> who has it, in words that end before its name."""
     return {
-        device: f"in use by {_whose(queue.active, name)}"
+        device: f"{_whose(queue.active, name)}, which has"
         for name, queue in state.queues.items()
         if queue.active is not None
         for device in queue.active.owned
@@ -913,15 +913,12 @@ def _whose(item: Item, queue: str) -> str:
 
 
 def _waits_for(head: Item, in_use: Mapping[str, str]) -> str:
-    """Which devices it does not get, and who holds them; empty if it gets all."""
+    """Who holds which of its devices, the holder first; empty if it gets all."""
     by_holder: dict[str, list[str]] = {}
     for device in head.owned:
         if device in in_use:
             by_holder.setdefault(in_use[device], []).append(device)
-    return "; ".join(
-        f"{', '.join(devices)} {'is' if len(devices) == 1 else 'are'} {holder}"
-        for holder, devices in by_holder.items()
-    )
+    return "; ".join(f"{holder} {', '.join(devices)}" for holder, devices in by_holder.items())
 
 
 # Small things

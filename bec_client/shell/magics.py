@@ -62,7 +62,7 @@ class BecMagics(Magics):
     @line_magic
     def resume(self, line: str) -> None:
         """%resume: go on with the paused scan, and watch it again if it is this shell's."""
-        self._client.queue.request_scan_continuation()
+        told = self._client.queue.request_scan_continuation()
         report = self._client.last_report
         if (
             report is not None
@@ -71,6 +71,8 @@ class BecMagics(Magics):
             and self._client.live_updates.enabled
         ):
             self._client.live_updates.show(report)
+        else:
+            self._say(told)
 
     @line_magic
     def restart(self, line: str) -> None:

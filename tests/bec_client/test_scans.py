@@ -231,7 +231,7 @@ def test_what_waits_is_named_by_its_place_its_id_or_its_report(bec: Any, fleet: 
 def test_what_waits_is_moved_edited_and_removed(bec: Any, fleet: Any) -> None:
     ids = waiting(fleet, 3)
     told = bec.queue.request_queue_order_modification(2, "top")
-    assert repr(told) == f"Move_top of {ids[2]} it is."
+    assert repr(told) == f"move_top of {ids[2]} it is."
     bec.queue.request_queue_order_modification(2, "move_to", 3)
     bec.queue.request_edit(1, bec.devices.samx, 0, 2, steps=21, metadata={"sample": "b"})
     bec.queue.request_removal(3)

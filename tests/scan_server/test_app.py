@@ -561,7 +561,7 @@ def test_queues_run_side_by_side_unless_they_want_the_same_device(beamline: Beam
         for event in beamline.client.entries(MessageEndpoints.queue_events)
         for item in event.message.queues.get("second", event.message.queues["primary"]).items  # type: ignore[union-attr]
     ]
-    assert "bpm4i is in use by scan 1 (line_scan) of ada in the queue primary" in waited
+    assert "scan 1 (line_scan) of ada in the queue primary, which has bpm4i" in waited
 
 
 def test_what_waits_is_edited_moved_and_removed_and_survives_a_restart(beamline: Beamline) -> None:

@@ -191,7 +191,7 @@ def test_two_queues_do_not_share_a_device() -> None:
     assert not of(effects, q.Start)
     assert (
         state.queues["other"].items[0].waiting_for
-        == "samx is in use by scan 1 (scan) of ada in the queue primary"
+        == "scan 1 (scan) of ada in the queue primary, which has samx"
     )
     state, effects = after(third, state=state)
     assert of(effects, q.Start)[0].item.scan_id == "c"
@@ -364,6 +364,6 @@ def test_who_has_waited_longest_for_devices_comes_next() -> None:
     state, effects = after(q.Ended("a"), state=state)
     assert not of(effects, q.Start)
     waits = state.queues["primary"].items[0].waiting_for
-    assert waits == "samx is kept for scan of ada in the queue third, which has waited longer"
+    assert waits == "scan of ada in the queue third, which has waited longer for samx"
     _, effects = after(q.Ended("b"), state=state)
     assert [start.item.scan_id for start in of(effects, q.Start)] == ["c"]

@@ -146,7 +146,7 @@ class Run:
             if head is not None and queue.active is None:
                 free = not queue.locks and queue.status is QueueState.RUNNING and not self.state.configuring
                 assert head.waiting_for, f"{name} says what it waits for"
-                assert not free or "in use by" in head.waiting_for or "kept for" in head.waiting_for
+                assert not free or ", which has " in head.waiting_for
         heads = [
             queue.items[0]
             for queue in self.state.queues.values()
