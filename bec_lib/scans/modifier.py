@@ -143,7 +143,8 @@ class ScanModifier:
     """Root of all modifiers. One is made for each scan that is worked out.
 
     devices: which its steps use; they are the scan's own while it runs, and must be in the session. defaults: pattern of
-    scan names -> parameter -> default. parameters: pattern -> parameter -> `change(...)` or `hide(...)`.
+    scan names -> parameter -> default. parameters: pattern -> parameter -> `change(...)` or `hide(...)`. What is said of a
+    scan by its whole name goes before what a pattern says.
     scan: with all arguments checked; known_devices: names of the session's.
     """
 
@@ -191,9 +192,9 @@ class Hooks:
                 original = _Once(phase, scan)
                 replaced = self._method("instead", phase)
                 yield from original() if replaced is None else replaced(original)
-            yield from self._of("after", phase)
             if phase == "complete":
                 yield Original("return")
+            yield from self._of("after", phase)
 
     def cleanup(self) -> Iterator[Any]:
         """What is left to do after an abort."""
@@ -343,7 +344,9 @@ def _effects(
         for pattern, values in kind.defaults.items()
     }
     for pattern, wanted in kind.parameters.items():
-        changes[pattern] = {**changes.get(pattern, {}), **wanted}
+        changes[pattern] = _merged(changes.get(pattern, {}), wanted)
+    # What is said of one scan by its name goes before what is said of many.
+    changes = dict(sorted(changes.items(), key=lambda item: item[0] in infos))
     slots = slots_of(kind)
     patterns = [*changes, *(pattern for _, slot in slots for pattern in slot.scans)]
     if not patterns:
@@ -364,7 +367,7 @@ def _effects(
                 continue
             for name, wish in wanted.items():
                 if any(parameter.name == name for parameter in info.parameters):
-                    mine[name] = wish
+                    mine = _merged(mine, {name: wish})
                     used.add((pattern, name))
         _changed(info, mine)
         if filled or mine:
@@ -374,6 +377,15 @@ def _effects(
             if (pattern, name) not in used:
                 raise PluginError(f"no scan {pattern} has a parameter {name!r}")
     return found
+
+
+def _merged(first: Mapping[str, Change], then: Mapping[str, Change]) -> dict[str, Change]:
+    """Changes of parameters by name; where both say something, `then` has the last word."""
+    made = dict(first)
+    for name, wish in then.items():
+        known = made.get(name, Change({}))
+        made[name] = Change({**known.facts, **wish.facts}, known.hidden or wish.hidden)
+    return made
 
 
 def _changed(info: ScanInfo, changes: Mapping[str, Change]) -> tuple[ScanInfo, dict[str, Any]]:

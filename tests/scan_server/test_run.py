@@ -83,7 +83,14 @@ class Bench:
         request = ScanQueueMessage(request_id="r", client_id="c", scan_type="line_scan")
         order = Order(request, "s", number=7, user="ada", is_scan=is_scan)
         self.run = ScanRun(
-            order, assembled.scan, assembled.plan, itertools.count(100), resumed=resumed, chunk=4, window=2
+            order,
+            assembled.scan,
+            assembled.plan,
+            itertools.count(100),
+            resumed=resumed,
+            hooks=assembled.hooks,
+            chunk=4,
+            window=2,
         )
         self.sent: list[tuple[str, Any]] = []
         self.told: list[Any] = []
@@ -360,7 +367,9 @@ def test_a_hold_is_not_a_pause_and_its_time_is_summed_up() -> None:
     bench.take(bench.run.held("held by interlock beam: gone", T.now - 50, after(1)))
     before = len(bench.sent)
     bench.answer_all()
-    assert before == 4 and not bench.sent, "what is in flight is held by the device server, and nothing follows"
+    assert before == 4 and not bench.sent, (
+        "what is in flight is held by the device server, and nothing follows"
+    )
     told = bench.messages(ScanStatusMessage)[-1]
     assert (told.status, told.reason, told.message) == (
         ScanState.PAUSED,

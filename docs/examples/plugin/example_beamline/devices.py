@@ -10,23 +10,23 @@ class ExampleShutter(Device):
 
     USER_ACCESS = ["close_now"]
 
-    position = Component(Signal, value=0, kind=Kind.hinted)
+    blade = Component(Signal, value=0, kind=Kind.hinted)
     openings = Component(Signal, value=0, kind=Kind.normal)
 
     def __init__(self, prefix="", *, name, **options):
         super().__init__(prefix, name=name, **options)
-        # Read as "shutter" and not as "shutter_position".
-        self.position.name = name
+        # Read as "shutter" and not as "shutter_blade".
+        self.blade.name = name
 
     def set(self, value):
         """Open (1) or close (0). Returns a status, as every ophyd device does."""
-        if value and not self.position.get():
+        if value and not self.blade.get():
             self.openings.put(self.openings.get() + 1)
-        self.position.put(int(value))
+        self.blade.put(int(value))
         status = DeviceStatus(self)
         status.set_finished()
         return status
 
     def close_now(self):
-        self.position.put(0)
+        self.blade.put(0)
         return 0
