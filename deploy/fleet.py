@@ -333,7 +333,9 @@ class Fleet:
             self.announcer.record(child.role, "stopped", pid, exit_code=exit_code)
             return
         if child.state is not ChildState.KILLED:
-            child.reason = watching.describe_end(exit_code, number, self._last_words(child.role))
+            # Who is killed has no say in it; what it had written last is of something else.
+            words = "" if number == signal.SIGKILL else self._last_words(child.role)
+            child.reason = watching.describe_end(exit_code, number, words)
         child.ends = watching.ends_in_a_row(child.ends, now - child.started)
         delay = watching.restart_delay(child.ends, fenced=exit_code == watching.EXIT_FENCED)
         child.state, child.due = ChildState.WAITING, now + delay
