@@ -141,7 +141,7 @@ class Fleet:
         self.commands: list[m.ScanQueueModificationMessage] = []
         self.command = threading.Event()
         self.queue_items: list[m.QueueItem] = []
-        self.plan: m.ScanPlan | None = None
+        self.plan = m.ScanPlan(scan_name="line_scan")
 
     def start(self) -> None:
         self.broker.put(
