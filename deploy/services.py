@@ -56,7 +56,7 @@ def fleet(device_servers: Sequence[str], only: Iterable[str] = ()) -> list[Servi
             if name == "main":
                 specs.append(spec)
             else:
-                role, arguments = f"device_server.{name}", ("--server", name)
+                role, arguments = f"device_server.{name}", ("--name", name)
                 specs.append(ServiceSpec(role, spec.package, spec.command, arguments, spec.wave, spec.stop_s))
     wanted = list(only)
     known = {spec.role for spec in specs}

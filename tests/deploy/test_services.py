@@ -29,7 +29,7 @@ def test_every_service_is_a_package_that_can_be_run() -> None:
 def test_further_device_servers_have_roles_of_their_own() -> None:
     specs = {spec.role: spec for spec in fleet(["main", "optics"])}
     assert specs["device_server"].arguments == ()
-    assert specs["device_server.optics"].arguments == ("--server", "optics")
+    assert specs["device_server.optics"].arguments == ("--name", "optics")
     assert specs["device_server.optics"].package == "device_server"
 
 
