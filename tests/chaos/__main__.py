@@ -27,6 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--first", type=int, default=0, help="begin with this round of the seed")
     parser.add_argument("--rounds", type=int, default=None, help="at most so many rounds")
     parser.add_argument("--workload", choices=WORKLOADS, help="only this one")
+    parser.add_argument("--far", action="store_true", help="with a second device server")
     options = parser.parse_args(arguments)
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1_000_000)
     print(f"seed {seed}, until {options.kills} kills", flush=True)
@@ -40,10 +41,10 @@ def main(arguments: list[str] | None = None) -> int:
             # Each round has dice of its own, so that any of them can be played again alone.
             dice = random.Random(f"{seed}/{number}")
             workload = dice.choice(WORKLOADS)
-            fault = faults.choose(dice)
-            workload = options.workload or workload
             if stage is None:
-                stage = Stage().start()
+                stage = Stage(far=options.far).start()
+            fault = faults.choose(dice, stage.roles)
+            workload = options.workload or workload
             result = play(stage, workload, fault, dice)
             problems = stage.wait_until_well()
             result.problems += problems
@@ -93,8 +94,10 @@ def _summary(seed: int, results: list[Result], broken: int) -> None:
         ("fault", [result.fault.kind for result in results if result.harm.at is not None]),
     ):
         print(f"  {what:9}", ", ".join(f"{name} {count}" for name, count in Counter(names).most_common()))
+    resumed = [r for r in results if r.is_rested and r.fault.kind in ("kill", "crash")]
     for what, values in (
         ("next point after a kill", [r.stall_s for r in results if r.stall_s is not None]),
+        ("  of services that had run for a while", [r.stall_s for r in resumed if r.stall_s is not None]),
         ("shown in the status", [r.harm.seen_s for r in results if r.harm.seen_s is not None]),
     ):
         if values:
@@ -103,7 +106,7 @@ def _summary(seed: int, results: list[Result], broken: int) -> None:
             print(
                 f"  {what}: p50 {p50:.2f} s, p99 {p99:.2f} s, longest {ordered[-1]:.2f} s, of {len(ordered)}"
             )
-            if what.startswith("next"):
+            if "status" not in what:
                 late = sum(value > oracle.RESUME_S for value in values)
                 print(f"    later than {oracle.RESUME_S:g} s: {late}")
     print(f"  violations: {broken}")

@@ -8,7 +8,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import redis
@@ -31,18 +31,22 @@ CRASH_POINTS = (
 
 @dataclass
 class Fault:
-    """kind: kill, stop, cut or crash. victims: roles, "redis", "keeper" or a crash point. for_s: of a stop."""
+    """kind: kill, stop, cut or crash. victims: roles, "redis", "keeper" or a crash point. for_s: of a stop. again: who
+    is killed while the others recover, and how long after, seconds.
+    """
 
     kind: str
     victims: tuple[str, ...]
     for_s: float = 0.0
     count: int = 1
+    again: tuple[str, float] | None = None
 
     def __str__(self) -> str:
         names = "everybody" if set(ROLES) <= set(self.victims) else "+".join(self.victims)
         match self.kind:
             case "kill":
-                return f"kill {names}"
+                then = f", {self.again[0]} {self.again[1]:.1f} s later" if self.again else ""
+                return f"kill {names}{then}"
             case "stop":
                 return f"stop {names} {self.for_s:.1f} s"
             case "cut":
@@ -51,8 +55,18 @@ class Fault:
                 return f"crash {names}:{self.count}"
 
     @property
+    def names(self) -> list[str]:
+        """The roles that suffer."""
+        if self.kind == "crash":
+            role = self.victims[0].rpartition(".")[0]
+            return ["scan_server" if role.startswith("scan_server") else role]
+        if self.kind == "stop":
+            return []
+        return [*self.victims, *([self.again[0]] if self.again else [])]
+
+    @property
     def num_kills(self) -> int:
-        return len(self.victims) if self.kind in ("kill", "stop") else 1
+        return len(self.victims) + (self.again is not None) if self.kind in ("kill", "stop") else 1
 
 
 @dataclass
@@ -66,27 +80,42 @@ class Harm:
     problems: list[str] = field(default_factory=list)
 
 
-def choose(dice: random.Random) -> Fault:
+def choose(dice: random.Random, roles: Sequence[str] = ROLES) -> Fault:
     """A fault, by the weights of what is most worth trying."""
     kind = dice.choices(
-        ["service", "several", "all", "redis", "redis+", "keeper", "stop", "stop redis", "cut", "crash"],
-        [30, 12, 6, 10, 6, 2, 8, 2, 4, 30],
+        [
+            "service",
+            "several",
+            "all",
+            "redis",
+            "redis+",
+            "twice",
+            "keeper",
+            "stop",
+            "stop redis",
+            "cut",
+            "crash",
+        ],
+        [22, 10, 6, 8, 6, 14, 2, 8, 2, 4, 30],
     )[0]
     match kind:
         case "service":
-            return Fault("kill", (dice.choice(ROLES),))
+            return Fault("kill", (dice.choice(roles),))
         case "several":
-            return Fault("kill", tuple(dice.sample(ROLES, dice.randint(2, 3))))
+            return Fault("kill", tuple(dice.sample(roles, dice.randint(2, 3))))
         case "all":
-            return Fault("kill", tuple(ROLES))
+            return Fault("kill", tuple(roles))
         case "redis":
             return Fault("kill", ("redis",))
         case "redis+":
-            return Fault("kill", ("redis", *dice.sample(ROLES, dice.randint(1, 3))))
+            return Fault("kill", ("redis", *dice.sample(roles, dice.randint(1, 3))))
+        case "twice":
+            later = (dice.choice([*roles, "redis"]), dice.uniform(0.05, 1.5))
+            return Fault("kill", (dice.choice([*roles, "redis"]),), again=later)
         case "keeper":
             return Fault("kill", ("keeper",))
         case "stop":
-            return Fault("stop", (dice.choice(ROLES),), for_s=dice.choice([0.3, 1.0, 2.5, 4.0]))
+            return Fault("stop", (dice.choice(roles),), for_s=dice.choice([0.3, 1.0, 2.5, 4.0]))
         case "stop redis":
             return Fault("stop", ("redis",), for_s=dice.choice([0.3, 1.0, 1.8]))
         case "cut":
@@ -97,7 +126,9 @@ def choose(dice: random.Random) -> Fault:
 
 
 def do(stage: Stage, fault: Fault, is_over: Callable[[], bool]) -> Harm:
-    """Do it, and look whether the status tells of it. is_over: no crash point will be reached any more."""
+    """Do it, and look whether the status tells of it. A crash was prepared before; is_over: its place will not be
+    reached any more.
+    """
     match fault.kind:
         case "kill":
             return _kill(stage, fault)
@@ -106,7 +137,7 @@ def do(stage: Stage, fault: Fault, is_over: Callable[[], bool]) -> Harm:
         case "cut":
             return _cut(stage)
         case _:
-            return _crash(stage, fault, is_over)
+            return _crash(stage, is_over)
 
 
 def _kill(stage: Stage, fault: Fault) -> Harm:
@@ -118,6 +149,15 @@ def _kill(stage: Stage, fault: Fault) -> Harm:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     _watch_status(stage, victims, begun, harm)
+    if fault.again is not None:
+        name, later = fault.again
+        time.sleep(max(0.0, begun + later - time.monotonic()))
+        # It may not be there at all just now: then it is not needed to kill it.
+        pid = stage.pids().get(name)
+        if pid:
+            harm.at = time.time()
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
     return harm
 
 
@@ -178,10 +218,15 @@ def _cut(stage: Stage) -> Harm:
     return harm
 
 
-def _crash(stage: Stage, fault: Fault, is_over: Callable[[], bool]) -> Harm:
-    temporary = stage.orders.with_suffix(".new")
-    temporary.write_text(f"{fault.victims[0]}:{fault.count}", encoding="utf-8")
-    temporary.rename(stage.orders)
+def prepare(stage: Stage, fault: Fault) -> None:
+    """Give the order for a crash; from now on whoever reaches the place dies."""
+    if fault.kind == "crash":
+        temporary = stage.orders.with_suffix(".new")
+        temporary.write_text(f"{fault.victims[0]}:{fault.count}", encoding="utf-8")
+        temporary.rename(stage.orders)
+
+
+def _crash(stage: Stage, is_over: Callable[[], bool]) -> Harm:
     deadline = time.monotonic() + 5.0
     while stage.orders.exists():
         if is_over() or time.monotonic() > deadline:

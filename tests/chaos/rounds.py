@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,26 +13,42 @@ from typing import Any
 
 import numpy as np
 
-from bec_lib.errors import BECError
-from bec_lib.messages import PointsMessage
+from bec_lib.endpoints import MessageEndpoints
+from bec_lib.errors import BECError, BrokerError, ScanAborted
+from bec_lib.messages import PointsMessage, ScanState
 from tests.chaos import faults, oracle
 from tests.chaos.faults import Fault, Harm
 from tests.chaos.stage import Stage
 
 # A scan is given up after this, seconds: with a device server that has to be started several times it takes a while.
 PATIENCE_S = 90.0
-WORKLOADS = ("line", "grid", "fast", "adaptive", "time", "move", "idle", "config", "paused", "tail")
+WORKLOADS = (
+    "line",
+    "grid",
+    "fast",
+    "adaptive",
+    "time",
+    "move",
+    "idle",
+    "config",
+    "paused",
+    "aborted",
+    "tail",
+)
 
 
 @dataclass
 class Result:
-    """stall_s: the longest time without a new point from the harm on; None if no points were due."""
+    """stall_s: the longest time without a new point from the harm on; None if no points were due. is_rested: none of
+    the victims had been killed shortly before, so that the supervisor started them again at once.
+    """
 
     workload: str
     fault: Fault
     when: str = ""
     harm: Harm = field(default_factory=Harm)
     stall_s: float | None = None
+    is_rested: bool = True
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -59,8 +77,8 @@ def _scan(stage: Stage, workload: str) -> _Scan:
                 expected,
             )
         case "fast":
-            expected = {"m1": np.linspace(0, 10, 3000).tolist()}
-            return _Scan(lambda: scans.line_scan(dev.m1, 0, 10, steps=3000, relative=False), 3000, expected)
+            expected = {"m1": np.linspace(0, 10, 8000).tolist()}
+            return _Scan(lambda: scans.line_scan(dev.m1, 0, 10, steps=8000, relative=False), 8000, expected)
         case "adaptive":
             return _Scan(
                 lambda: scans.adaptive_line_scan(
@@ -82,7 +100,7 @@ def _scan(stage: Stage, workload: str) -> _Scan:
 
 def play(stage: Stage, workload: str, fault: Fault, dice: random.Random) -> Result:
     """One round. Whatever goes wrong is a problem of its result."""
-    result = Result(workload, fault)
+    result = Result(workload, fault, is_rested=stage.are_rested(fault.names))
     try:
         match workload:
             case "idle":
@@ -96,6 +114,8 @@ def play(stage: Stage, workload: str, fault: Fault, dice: random.Random) -> Resu
     except (BECError, OSError, AssertionError) as error:
         result.problems.append(f"{type(error).__name__}: {error}")
     result.problems += result.harm.problems
+    if result.harm.at is not None:
+        stage.note_killed(fault.names)
     return result
 
 
@@ -106,8 +126,8 @@ def _scanning(stage: Stage, result: Result, dice: random.Random) -> None:
     at = dice.choice([0, dice.randrange(scan.num_points)])
     delay = dice.uniform(0.0, 0.05)
     result.when = f"point {at} + {delay * 1000:.0f} ms"
-    report = scan.submit()
-    report.accepted()
+    faults.prepare(stage, result.fault)
+    report = _patiently(scan.submit)
     scan_id = report.scan.scan_id
     stage.scan_ids.append(scan_id)
 
@@ -128,11 +148,41 @@ def _scanning(stage: Stage, result: Result, dice: random.Random) -> None:
         time.sleep(delay)
     if result.workload != "paused":
         result.harm = faults.do(stage, result.fault, lambda: report.scan.filed.is_set())
-    report.wait(timeout=PATIENCE_S)
-    evidence = stage.evidence(scan_id, client_id, scan.expected)
+    expected: dict[str, Any] | None = scan.expected
+    may_end: tuple[ScanState, ...] = (ScanState.CLOSED,)
+    if result.workload == "aborted":
+        expected, may_end = None, (ScanState.CLOSED, ScanState.ABORTED)
+        _abort(stage, report, scan_id)
+    else:
+        report.wait(timeout=PATIENCE_S)
+    evidence = stage.evidence(scan_id, client_id, expected, may_end)
     result.problems += oracle.judge_scan(evidence, stage.witnessed())
-    if result.harm.at is not None and result.workload not in ("paused", "tail"):
+    if result.harm.at is not None and result.workload not in ("paused", "tail", "aborted"):
         result.stall_s = _stall(stage, scan_id, result.harm.at)
+
+
+def _patiently(ask: Callable[[], Any]) -> Any:
+    """A client is told when Redis is away for longer; a script would ask again."""
+    deadline = time.monotonic() + 30.0
+    while True:
+        try:
+            return ask()
+        except BrokerError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+
+
+def _abort(stage: Stage, report: Any, scan_id: str) -> None:
+    """While the harm is still felt. Its sender is told, and its file has what was measured."""
+    try:
+        _patiently(lambda: stage.client.queue.request_scan_abortion(scan_id=scan_id))
+    except BECError:
+        if not report.done:
+            raise
+    with contextlib.suppress(ScanAborted):
+        report.wait(timeout=PATIENCE_S)
+    report.wait_for_file()
 
 
 def _is_ended(stage: Stage, scan_id: str) -> bool:
@@ -141,7 +191,8 @@ def _is_ended(stage: Stage, scan_id: str) -> bool:
 
 def _pause_and_harm(stage: Stage, result: Result, report: Any, scan_id: str, dice: random.Random) -> None:
     try:
-        stage.client.queue.request_scan_interruption(deferred_pause=dice.random() < 0.5)
+        deferred = dice.random() < 0.5
+        _patiently(lambda: stage.client.queue.request_scan_interruption(deferred_pause=deferred))
     except BECError:
         if not report.done:
             raise
@@ -160,7 +211,7 @@ def _pause_and_harm(stage: Stage, result: Result, report: Any, scan_id: str, dic
     status = [s.status for s in stage.statuses() if s.scan_id == scan_id][-1]
     if status != "paused" and not report.done:
         result.problems.append(f"a paused scan is said to be {status}")
-    stage.client.queue.request_scan_continuation()
+    _patiently(stage.client.queue.request_scan_continuation)
 
 
 def _comes_to_rest(stage: Stage, scan_id: str) -> bool:
@@ -174,10 +225,11 @@ def _comes_to_rest(stage: Stage, scan_id: str) -> bool:
 
 def _idle(stage: Stage, result: Result) -> None:
     result.when = "idle"
+    faults.prepare(stage, result.fault)
     result.harm = faults.do(stage, result.fault, lambda: False)
     # At once: whoever is not there yet is waited for.
     scan = _scan(stage, "tail")
-    report = scan.submit()
+    report = _patiently(scan.submit)
     report.wait(timeout=PATIENCE_S)
     stage.scan_ids.append(report.scan.scan_id)
     evidence = stage.evidence(report.scan.scan_id, stage.client.client_id, scan.expected)
@@ -186,8 +238,6 @@ def _idle(stage: Stage, result: Result) -> None:
 
 def _config(stage: Stage, result: Result, dice: random.Random) -> None:
     """A session is loaded; it is answered, and what is in force is what is said to be."""
-    import threading
-
     delay = dice.uniform(0.0, 0.08)
     result.when = f"loading + {delay * 1000:.0f} ms"
     found: list[Any] = []
@@ -198,6 +248,7 @@ def _config(stage: Stage, result: Result, dice: random.Random) -> None:
         except BECError as error:
             found.append(error)
 
+    faults.prepare(stage, result.fault)
     loader = threading.Thread(target=load, daemon=True)
     loader.start()
     time.sleep(delay)
@@ -209,8 +260,6 @@ def _config(stage: Stage, result: Result, dice: random.Random) -> None:
     if isinstance(found[0], BECError):
         result.problems.append(f"loading the session failed: {found[0]}")
     result.problems += stage.wait_until_well()
-    from bec_lib.endpoints import MessageEndpoints
-
     said = stage.broker.get(MessageEndpoints.device_session)
 
     def in_force() -> Any:
@@ -230,6 +279,7 @@ def _move(stage: Stage, result: Result, dice: random.Random) -> None:
     target = round(dice.uniform(-15, 15), 3)
     delay = dice.uniform(0.0, 0.4)
     result.when = f"moving + {delay * 1000:.0f} ms"
+    faults.prepare(stage, result.fault)
     report = stage.client.scans.mv(dev.samx, target, relative=False)
     report.accepted()
     time.sleep(delay)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
+import threading
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ import yaml
 
 from bec_lib.broker import Broker, Delivery, Sender
 from bec_lib.endpoints import Endpoint, MessageEndpoints
+from bec_lib.errors import BECError
 from bec_lib.messages import (
     PointsMessage,
     RequestDoneMessage,
@@ -22,18 +26,25 @@ from bec_lib.messages import (
     SealMessage,
 )
 from bec_lib.service import load_service_config
+from deploy import control
 from deploy.services import SERVICES
 from deploy.temporary import TemporaryFleet
+from deploy.watching import STEADY_S
 from tests.chaos import oracle
 from tests.chaos.oracle import Evidence, FileContents
 
 ROOT = Path(__file__).parents[2]
 ROLES = [spec.role for spec in SERVICES]
 MOTORS = ("samx", "samy", "m1")
+# The second device server.
+FAR = "far"
 
 
-def devices(log: Path) -> dict[str, dict[str, Any]]:
-    """The session: two motors that take time and one that does not, a peak, the witness, and a baseline."""
+def devices(log: Path, *, far: bool = False) -> dict[str, dict[str, Any]]:
+    """The session: two motors that take time and one that does not, a peak, the witness, and a baseline.
+
+    far: with a motor and a detector on a second device server.
+    """
 
     def device(kind: str, priority: str, **config: Any) -> dict[str, Any]:
         return {
@@ -51,7 +62,7 @@ def devices(log: Path) -> dict[str, dict[str, Any]]:
         "tolerance": 0.0001,
         "update_frequency": 20,
     }
-    return {
+    found = {
         "samx": device("device_server.sim.SimPositioner", "baseline", **motor),
         "samy": device("device_server.sim.SimPositioner", "baseline", **motor),
         "m1": device("device_server.sim.ZeroMotor", "baseline"),
@@ -67,17 +78,37 @@ def devices(log: Path) -> dict[str, dict[str, Any]]:
         "witness": device("tests.chaos.witness.Witness", "monitored", log=str(log), motors=list(MOTORS)),
         "room": device("device_server.sim.ConstSignal", "baseline", value=21.5),
     }
+    if far:
+        found["fary"] = {
+            **device("device_server.sim.SimPositioner", "baseline", **motor),
+            "deviceServer": FAR,
+        }
+        found["farcount"] = {
+            **device("device_server.sim.ConstSignal", "monitored", value=2),
+            "deviceServer": FAR,
+        }
+    return found
 
 
 class Stage:
     """A fleet with its devices loaded, a client of it, and eyes. One owner: the test's thread."""
 
-    def __init__(self, *, settings: dict[str, Any] | None = None) -> None:
+    def __init__(self, *, far: bool = False, hurry: bool = False) -> None:
+        """far: with a second device server. hurry: ask for the start of whoever the supervisor lets wait because it has
+        ended too often; for tests, which kill one after the other.
+        """
+        self.far = far
+        self._hurry = hurry
+        self._stopping = threading.Event()
+        self._hurrier: threading.Thread | None = None
+        self.roles = [*ROLES, *([f"device_server.{FAR}"] if far else [])]
         # Forked services inherit it: the witness is imported from here, and the crash orders are found.
         os.environ["PYTHONPATH"] = os.pathsep.join(
             dict.fromkeys([str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))])
         )
-        self.fleet = TemporaryFleet(prefix="bec-chaos", settings=settings)
+        self.fleet = TemporaryFleet(
+            prefix="bec-chaos", settings={"device_servers": ["main", FAR]} if far else None
+        )
         self.orders = self.fleet.folder / "crash-at"
         os.environ["BEC_CRASH_AT"] = str(self.orders)
         self.log = self.fleet.folder / "witness.log"
@@ -87,15 +118,26 @@ class Stage:
         self.broker.is_patient = True
         self.client: Any = None
         self.scan_ids: list[str] = []
+        self._killed: dict[str, float] = {}
 
     def start(self) -> Stage:
         self.fleet.start()
         self.new_client()
         file = self.fleet.folder / "devices.yaml"
-        file.write_text(yaml.safe_dump(devices(self.log)), encoding="utf-8")
+        file.write_text(yaml.safe_dump(devices(self.log, far=self.far)), encoding="utf-8")
         change = self.client.config.update_session_with_file(file)
         assert not change.failed, change.failed
+        if self._hurry:
+            self._hurrier = threading.Thread(target=self._hurry_up, daemon=True)
+            self._hurrier.start()
         return self
+
+    def _hurry_up(self) -> None:
+        while not self._stopping.wait(0.1):
+            with contextlib.suppress(BECError, OSError):
+                for row in self.fleet.status()["services"]:
+                    if row["state"] == "DOWN":
+                        control.ask(self.fleet.socket, {"do": "restart", "service": row["service"]})
 
     def new_client(self) -> Any:
         from bec_client import BECClient
@@ -113,6 +155,9 @@ class Stage:
         from tests.system.processes import processes_of
 
         left: list[str] = []
+        self._stopping.set()
+        if self._hurrier is not None:
+            self._hurrier.join()
         try:
             if self.client is not None:
                 self.client.shutdown()
@@ -130,6 +175,14 @@ class Stage:
             os.environ.pop("BEC_CRASH_AT", None)
             self.fleet.remove()
         return left
+
+    def note_killed(self, names: Iterable[str]) -> None:
+        self._killed.update(dict.fromkeys(names, time.monotonic()))
+
+    def are_rested(self, names: Sequence[str]) -> bool:
+        """Whether the supervisor starts all of these again at once: none has just been killed."""
+        since = time.monotonic() - 2 * STEADY_S
+        return len(set(names)) == len(names) and all(self._killed.get(name, 0.0) < since for name in names)
 
     # Looking
 
