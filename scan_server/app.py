@@ -408,6 +408,7 @@ class ScanServer:
                             result=effect.result,
                         ),
                         turn,
+                        is_question=effect.result is not None,
                     )
                 case q.Start():
                     self._start_item(effect, turn)
@@ -429,8 +430,12 @@ class ScanServer:
                     if worker is not None:
                         turn.afterwards.append(worker.stop)
 
-    def _answer(self, client_id: str, answer: RequestResponseMessage, turn: Turn) -> None:
-        self._answers.remember(client_id, answer)
+    def _answer(
+        self, client_id: str, answer: RequestResponseMessage, turn: Turn, *, is_question: bool = False
+    ) -> None:
+        """is_question: nothing was changed by it, so that it may be asked again; its answer may be long."""
+        if not is_question:
+            self._answers.remember(client_id, answer)
         replies = MessageEndpoints.request_response(client_id)
         turn.batch.append(replies, answer).expire(replies, DAY)
 
@@ -614,6 +619,7 @@ class ScanServer:
                 request_id=request.request_id, accepted=True, result=plan.model_copy(update=update)
             ),
             turn,
+            is_question=True,
         )
 
     def _item(
@@ -1032,7 +1038,7 @@ class ScanServer:
             )
             return
         before, self._catalogue = self._catalogue, done.catalogue
-        self._prints = prints_of(self._catalogue)
+        self._prints = done.prints
         for plugin, reason in done.report.failed.items():
             if before.failed.get(plugin) != reason:
                 self._service.alarm(Severity.WARNING, f"The scan plugin {plugin} cannot be used: {reason}")

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import EntryPoint
 from typing import cast
+from weakref import WeakKeyDictionary
 
 from bec_lib.errors import PluginError
 from bec_lib.messages import AvailableScansMessage, ModifierInfo, ScanInfo
@@ -128,11 +129,21 @@ def code_hash(kind: type, root: type = Scan) -> str:
     digest = hashlib.sha256()
     for base in kind.__mro__:
         if issubclass(base, root):
-            try:
-                digest.update(inspect.getsource(base).encode())
-            except (OSError, TypeError):
-                digest.update(base.__qualname__.encode())
+            digest.update(_source(base))
     return digest.hexdigest()[:16]
+
+
+def _source(kind: type) -> bytes:
+    """As it was when the class was first looked at: the file may have been changed since, without being reloaded."""
+    if kind not in _SOURCES:
+        try:
+            _SOURCES[kind] = inspect.getsource(kind).encode()
+        except (OSError, TypeError):
+            _SOURCES[kind] = kind.__qualname__.encode()
+    return _SOURCES[kind]
+
+
+_SOURCES: WeakKeyDictionary[type, bytes] = WeakKeyDictionary()
 
 
 def _of_group(points: list[EntryPoint] | None, group: str) -> list[EntryPoint] | None:

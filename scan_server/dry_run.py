@@ -90,7 +90,11 @@ def plan_of(assembled: Assembled, devices: Registry, learned: Learned) -> ScanPl
         parameters=dict(plan.parameters),
         settings=[*_exposure_settings(plan.exposure, plan.triggered), *preview.settings],
         steps=preview.steps,
-        notes=[*notes, *([preview.problem] if preview.problem else [])],
+        notes=[
+            *notes,
+            *([preview.problem] if preview.problem else []),
+            *(assembled.hooks.told() if assembled.hooks else []),
+        ],
     )
 
 

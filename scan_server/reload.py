@@ -37,7 +37,10 @@ OURS = frozenset(
 
 @dataclass(frozen=True)
 class Reloaded:
+    """prints: for the next time."""
+
     catalogue: Catalogue
+    prints: dict[str, str]
     report: PluginsReloaded
 
 
@@ -103,16 +106,13 @@ def reload_plugins(
     for name in names_kept:
         if name in made.failed:
             made.failed[name] += "; the version before stays in force"
-    after = prints_of(made)
+    after = prints_of(made) | {name: prints[name] for name in names_kept if name in prints}
     return Reloaded(
         made,
+        after,
         PluginsReloaded(
             loaded=sorted(after.keys() - prints.keys()),
-            changed=sorted(
-                name
-                for name in after.keys() & prints.keys()
-                if after[name] != prints[name] and name not in names_kept
-            ),
+            changed=sorted(name for name in after.keys() & prints.keys() if after[name] != prints[name]),
             removed=sorted(prints.keys() - after.keys()),
             failed=dict(made.failed),
             kept=names_kept,

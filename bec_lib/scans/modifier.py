@@ -201,12 +201,17 @@ class Hooks:
         yield from self._of(CLEANUP, "")
 
     def told(self) -> list[str]:
-        """In words, for people."""
-        return [
-            f"{type(modifier).__name__} has steps {slot} ({method})"
-            for modifier in self.modifiers
-            for method, slot in slots_of(type(modifier), self.name)
-        ]
+        """In words, a sentence for each modifier."""
+        order = {phase: number for number, phase in enumerate(PHASES)}
+        found = []
+        for modifier in self.modifiers:
+            slots = slots_of(type(modifier), self.name)
+            slots.sort(key=lambda item: (order.get(item[1].phase, len(order)), item[1].when == "after"))
+            does = ", ".join(
+                f"{method} {'if it is aborted' if slot.when == CLEANUP else slot}" for method, slot in slots
+            )
+            found.append(f"The modifier {type(modifier).__name__} does {does}.")
+        return found
 
     def _of(self, when: str, phase: str) -> Generator[Any, Any, None]:
         method = self._method(when, phase)

@@ -113,6 +113,9 @@ def test_steps_stand_where_they_belong() -> None:
         "wait 1", "wait 2", "stage", "wait 5", "wait 3", "Points", "wait 4", "complete", "return", "unstage", "wait 6",
     ]  # fmt: skip
     assert told(hooks(Shutter, Polite).cleanup()) == ["shutter 0"]
+    assert hooks(Shutter).told() == [
+        "The modifier Shutter does open before points, close after points, close if it is aborted."
+    ]
 
 
 def test_the_original_can_be_done_once() -> None:

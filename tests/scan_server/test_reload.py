@@ -1,0 +1,168 @@
+"""Plugins imported again: what is new, changed, gone, failed, and what stays as it was."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+
+from scan_server.catalogue import Catalogue, load_catalogue
+from scan_server.reload import Reloaded, prints_of, reload_plugins
+
+BUILTIN = EntryPoint("builtin", "scan_server.scans", "bec.scans")
+SCAN = """
+from bec_lib.scans import PointScan
+from {package} import tools
+
+class Mine(PointScan):
+    scan_name = "{name}"
+    number = tools.NUMBER
+"""
+MODIFIER = """
+from bec_lib.scans import ScanModifier, Wait, before
+
+class Quiet(ScanModifier):
+    @before("points", scans="line_scan")
+    def rest(self):
+        yield Wait({seconds})
+"""
+
+
+class Site:
+    """A folder of packages, as they would be installed, and their entry points."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.points = [BUILTIN]
+
+    def write(self, package: str, *, name: str, number: int = 1, seconds: int = 1) -> None:
+        folder = self.folder / package
+        folder.mkdir(exist_ok=True)
+        (folder / "__init__.py").touch()
+        (folder / "tools.py").write_text(f"NUMBER = {number}\n" + "#" * number)
+        (folder / "scans.py").write_text(SCAN.format(package=package, name=name))
+        (folder / "modifiers.py").write_text(MODIFIER.format(seconds=seconds) + "#" * seconds)
+        for point in (
+            EntryPoint(package, f"{package}.scans", "bec.scans"),
+            EntryPoint(package, f"{package}.modifiers", "bec.scan_modifiers"),
+        ):
+            if point not in self.points:
+                self.points.append(point)
+
+    def load(self) -> tuple[Catalogue, dict[str, str]]:
+        catalogue = load_catalogue(self.points)
+        return catalogue, prints_of(catalogue)
+
+    def reload(self, catalogue: Catalogue, prints: dict[str, str]) -> Reloaded:
+        return reload_plugins(catalogue, prints, self.points)
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield Site(tmp_path)
+    for name in [name for name in sys.modules if name.startswith(("plug_", "plugs_"))]:
+        del sys.modules[name]
+
+
+def test_a_new_package_is_found_and_one_that_is_the_same_is_no_news(site: Site) -> None:
+    catalogue, prints = site.load()
+    assert prints == {} and catalogue.is_ours("line_scan")
+    site.write("plug_new", name="mine")
+    first = site.reload(catalogue, prints)
+    assert first.report.loaded == ["plug_new"] and not first.report.failed
+    assert "mine" in first.catalogue.infos
+    assert not first.catalogue.is_ours("mine") and not first.catalogue.is_ours("line_scan")
+    again = site.reload(first.catalogue, first.prints).report
+    assert (again.loaded, again.changed, again.removed, again.failed) == ([], [], [], {})
+
+
+def test_a_change_in_a_helper_module_is_a_change(site: Site) -> None:
+    site.write("plug_tools", name="mine", number=1)
+    catalogue, prints = site.load()
+    site.write("plug_tools", name="mine", number=2)
+    done = site.reload(catalogue, prints)
+    assert done.report.changed == ["plug_tools"]
+    assert done.catalogue.classes["mine"].number == 2  # type: ignore[attr-defined]
+    assert catalogue.classes["mine"].number == 1  # type: ignore[attr-defined]
+
+
+def test_the_hash_of_a_scan_has_the_modifiers_that_apply(site: Site) -> None:
+    plain, _ = site.load()
+    site.write("plug_hash", name="mine", seconds=1)
+    one, prints = site.load()
+    site.write("plug_hash", name="mine", seconds=2)
+    two = site.reload(one, prints).catalogue
+    hashes = {c.code_hashes["line_scan"] for c in (plain, one, two)}
+    assert len(hashes) == 3
+    assert len({c.code_hashes["grid_scan"] for c in (plain, one, two)}) == 1
+
+
+def test_a_package_that_fails_stays_whole_as_it_was(site: Site) -> None:
+    site.write("plug_bad", name="mine", seconds=1)
+    site.write("plug_good", name="yours")
+    (site.folder / "plug_good" / "modifiers.py").write_text(
+        MODIFIER.replace("line_", "grid_").format(seconds=1)
+    )
+    catalogue, prints = site.load()
+    assert not catalogue.failed
+    site.write("plug_bad", name="renamed", seconds=2)
+    (site.folder / "plug_bad" / "modifiers.py").write_text("import nothing_like_it\n")
+    site.write("plug_good", name="ours", number=2)
+    (site.folder / "plug_good" / "modifiers.py").write_text(
+        MODIFIER.replace("line_", "grid_").format(seconds=1)
+    )
+    done = site.reload(catalogue, prints)
+    assert done.report.kept == ["plug_bad"] and done.report.changed == ["plug_good"]
+    assert "nothing_like_it" in done.report.failed["plug_bad"]
+    assert "the version before stays in force" in done.report.failed["plug_bad"]
+    # Its scans are as they were, too, though their module could have been imported.
+    assert "mine" in done.catalogue.infos and "renamed" not in done.catalogue.infos
+    assert {"ours"} <= set(done.catalogue.infos) and "yours" not in done.catalogue.infos
+    assert done.catalogue.code_hashes["line_scan"] == catalogue.code_hashes["line_scan"]
+    assert sys.modules["plug_bad.scans"].Mine is done.catalogue.classes["mine"]
+    # Mended: all of it is new.
+    site.write("plug_bad", name="mended")
+    mended = site.reload(done.catalogue, done.prints)
+    assert mended.report.changed == ["plug_bad"] and mended.report.failed == {}
+    assert "mended" in mended.catalogue.infos
+
+
+def test_a_declaration_that_is_wrong_is_a_failure_like_another(site: Site) -> None:
+    site.write("plug_wrong", name="mine")
+    catalogue, prints = site.load()
+    site.write("plug_wrong", name="Not A Name")
+    done = site.reload(catalogue, prints)
+    assert "scan_name is 'Not A Name'" in done.report.failed["plug_wrong"]
+    assert done.report.kept == ["plug_wrong"] and "mine" in done.catalogue.infos
+
+
+def test_a_package_that_was_broken_from_the_start_is_named_and_can_be_mended(site: Site) -> None:
+    site.write("plug_late", name="mine")
+    (site.folder / "plug_late" / "tools.py").write_text("raise SystemExit(3)")
+    catalogue, prints = site.load()
+    assert "SystemExit" in catalogue.failed["plug_late"] and "line_scan" in catalogue.infos
+    still = site.reload(catalogue, prints)
+    assert "plug_late" in still.report.failed and still.report.loaded == []
+    site.write("plug_late", name="mine")
+    done = site.reload(still.catalogue, still.prints)
+    assert not done.report.failed and "mine" in done.catalogue.infos
+
+
+def test_a_package_that_is_gone_takes_its_scans_with_it(site: Site) -> None:
+    site.write("plug_gone", name="mine")
+    catalogue, prints = site.load()
+    site.points = [BUILTIN]
+    done = site.reload(catalogue, prints)
+    assert done.report.removed == ["plug_gone"]
+    assert "mine" not in done.catalogue.infos and done.catalogue.is_ours("line_scan")
+    assert "plug_gone" not in sys.modules
+
+
+def test_our_own_scans_are_not_imported_again(site: Site) -> None:
+    catalogue, prints = site.load()
+    done = site.reload(catalogue, prints)
+    assert done.catalogue.classes["line_scan"] is catalogue.classes["line_scan"]
