@@ -2,7 +2,7 @@
 # ARGS=... is passed on: make test ARGS="-k queue", make lock ARGS=--upgrade
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo shell test check bench lock judge clean
+.PHONY: help setup demo shell test chaos check bench lock judge clean
 BIN := .venv/bin
 
 help:  ## this list
@@ -19,6 +19,9 @@ shell: setup  ## the IPython shell on a running fleet, started if there is none
 
 test: setup  ## all tests
 	@$(BIN)/python -m pytest $(ARGS)
+
+chaos: setup  ## kill sweeps over running scans: make chaos SEED=1 KILLS=200
+	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(KILLS),--kills $(KILLS)) $(ARGS)
 
 check: setup  ## style, types, import contracts, generated documentation
 	@failed=; run() { echo "== $$*"; "$(BIN)/$$@" || failed="$$failed $$1"; }; \

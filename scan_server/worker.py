@@ -30,6 +30,7 @@ from scan_server.run import (
     Finish,
     Moment,
     Order,
+    Phase,
     Put,
     Recall,
     Resumed,
@@ -332,10 +333,12 @@ class Worker:
             self._silent_since = moment.tick
         silent_s = moment.tick - self._silent_since
         names = ", ".join(dead)
-        self._say(
-            f"waiting for the device server {names}, which is not running; the scan goes on when it is back, "
-            "or can be aborted"
+        follows = (
+            f"the scan ends without it after {GIVE_UP_S:g} s"
+            if run.phase is Phase.CLEANING
+            else "the scan goes on when it is back, or can be aborted"
         )
+        self._say(f"waiting for the device server {names}, which is not running; {follows}")
         if silent_s >= GIVE_UP_S:
             return self._guarded(ScanRun.silent, dead, moment)
         return []
