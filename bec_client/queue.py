@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from bec_client.client import BECClient
 
 ANSWER_S = 10.0
-MANY = 100_000  # more than a queue can hold
+PAGE = 500  # requests that are asked for at once
 
 
 class Told(str):
@@ -86,9 +86,16 @@ class Queue:
 
     def items(self, first: int = 1, count: int | None = None, queue: str | None = None) -> list[QueueItem]:
         """What is in a queue, from its head (1) on. `status` has the first few only."""
-        parameter = {"first": first, "count": MANY if count is None else count}
-        result = self.command(QueueAction.SHOW, queue=queue, parameter=parameter).result
-        return QueueSnapshot.model_validate(result).items
+        found: list[QueueItem] = []
+        while count is None or len(found) < count:
+            wanted = PAGE if count is None else min(PAGE, count - len(found))
+            parameter = {"first": first + len(found), "count": wanted}
+            result = self.command(QueueAction.SHOW, queue=queue, parameter=parameter).result
+            part = QueueSnapshot.model_validate(result)
+            found += part.items
+            if first - 1 + len(found) >= part.num_items or not part.items:
+                break
+        return found
 
     def find(self, which: Any, queue: str | None = None) -> str:
         """The scan id of a request that is meant: a report of it, its scan id or a part of it with at least six

@@ -60,6 +60,8 @@ FEW = 100
 MAX_QUEUES = 50
 # So many items of a queue are in its snapshot; the others can be asked for.
 SHOWN = 20
+# So many are in one answer.
+MOST_SHOWN = 1000
 STATE_VERSION = 1
 
 
@@ -774,7 +776,7 @@ def _show(state: State, event: Commanded, name: str, queue: Queue) -> Answer:
             "show needs first and count as whole numbers, first from 1 on and count from 0 on",
             ReasonCode.INVALID_ARGUMENT,
         )
-    part = queue.items[first - 1 : first - 1 + count]
+    part = queue.items[first - 1 : first - 1 + min(count, MOST_SHOWN)]
     shown = _snapshot_of(state, name, queue, part)
     answer = _yes(event, f"{len(part)} of the {len(queue.items)} requests in the queue {name}")
     return replace(answer, result=shown)

@@ -74,7 +74,8 @@ class ScanQueueModificationMessage(Message):
       move_to             position: 1 is the first that waits
       edit                what is to change of the request: scan_type, args, kwargs (those named), metadata (those named),
                           monitored, on_request, file_suffix, file_directory
-      show                first: 1 is the head of the queue; count. The answer's result is a `QueueSnapshot` of these.
+      show                first: 1 is the head of the queue; count, at most 1000. The answer's result is a
+                          `QueueSnapshot` of these.
     """
 
     msg_type: ClassVar[str] = "scan_queue_modification"

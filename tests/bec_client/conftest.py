@@ -214,7 +214,11 @@ class Fleet:
                 if request.action is m.QueueAction.SHOW:
                     first, count = request.parameter["first"], request.parameter["count"]
                     part = self.queue_items[first - 1 : first - 1 + count]
-                    self._respond(request, accepted=True, result=m.QueueSnapshot(items=part))
+                    self._respond(
+                        request,
+                        accepted=True,
+                        result=m.QueueSnapshot(items=part, num_items=len(self.queue_items)),
+                    )
                     return
                 self.commands.append(request)
                 told = {"message": f"{request.action} of {request.scan_id} it is"} if not self.refuse else {}

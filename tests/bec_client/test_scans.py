@@ -209,7 +209,9 @@ def waiting(fleet: Any, count: int) -> list[str]:
     return ids
 
 
-def test_what_waits_is_named_by_its_place_its_id_or_its_report(bec: Any, fleet: Any) -> None:
+def test_what_waits_is_named_by_its_place_its_id_or_its_report(
+    bec: Any, fleet: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ids = waiting(fleet, 5)
     queue = bec.queue
     assert [queue.find(1), queue.find(5), queue.find(ids[2]), queue.find("000003")] == [
@@ -224,6 +226,8 @@ def test_what_waits_is_named_by_its_place_its_id_or_its_report(bec: Any, fleet: 
         with pytest.raises(ParameterError, match=text):
             queue.find(wrong)
     assert queue.item("r5").scan_id == ids[5] and queue.item("r6") is None
+    monkeypatch.setattr("bec_client.queue.PAGE", 2)
+    assert [i.scan_id for i in queue.items()] == ids and [i.scan_id for i in queue.items(2, 3)] == ids[1:4]
     assert queue.may_hold("r6"), "more wait than are shown"
     assert "3 more" in str(queue) and "▶" in str(queue)
 
