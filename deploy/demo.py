@@ -245,8 +245,8 @@ class Demo:
 
 @contextlib.contextmanager
 def _child(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A child that does not outlive the block."""
-    child = subprocess.Popen(command)
+    """A child that does not outlive the block. Ctrl-C is for the demo alone, which then ends the child."""
+    child = subprocess.Popen(command, start_new_session=True)
     try:
         yield child
     finally:

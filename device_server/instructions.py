@@ -1072,11 +1072,11 @@ class Instructions:
         results = yield from self._each(
             message, "read", adapters, lambda adapter: adapter.read(), writes=False
         )
-        for adapter, reading, error in results:
-            if error is None:
+        for adapter, reading, failure in results:
+            if failure is None:
                 self._guards.changed(adapter.name, reading)
             else:
-                self._guards.failed(adapter.name, failures.sentence(error, adapter.name, "be read"))
+                self._guards.failed(adapter.name, failures.sentence(failure, adapter.name, "be read"))
         if watch.wait_s > 0:
             yield from self._sleep(message, self._clock.monotonic() + watch.wait_s)
 
