@@ -149,7 +149,8 @@ class Fleet:
         )
         self.load(DEVICES)
         models = {
-            "GaussianModel": m.ModelInfo(name="GaussianModel", parameters=["amplitude", "center", "sigma"])
+            "GaussianModel": m.ModelInfo(name="GaussianModel", parameters=["amplitude", "center", "sigma"]),
+            "ConstantModel": m.ModelInfo(name="ConstantModel", parameters=["c"]),
         }
         self.brokers["data_pipeline"].put(Endpoints.available_models, m.AvailableModelsMessage(models=models))
         self.beat()
