@@ -276,6 +276,8 @@ class ScanRun:
         self._awaits_all = False
         self._wait_s = 0.0
         self._result: Any = None
+        # Where `Move` steps have brought devices that no point has moved since.
+        self._moved: dict[str, Any] = {}
         # A point of which some device servers' replies were lost.
         self._to_recall: int | None = None
         self._next_index = 0
@@ -984,7 +986,12 @@ class ScanRun:
             self._points[sent.server] = max(
                 self._points.get(sent.server, 0), action.first_index + action.count
             )
+            for name in action.positions:
+                self._moved.pop(name, None)
+        elif isinstance(action, MoveDevices):
+            self._moved.update(action.targets)
         elif isinstance(action, SweepDevice):
+            self._moved.pop(action.device, None)
             result = self._swept(action.first_index + int(reply.result["points"]))
             self._points[sent.server] = max(self._points.get(sent.server, 0), self._next_index)
             reply = reply.model_copy(update={"result": result})
@@ -1054,6 +1061,7 @@ class ScanRun:
         if self._hooks is not None and not self._is_staged:
             self.phase = Phase.RUNNING
             self._epoch = next(self._epochs)
+            self._move_again()
             self._backlog.extend(waiting)
             return
         taken: int | None = None
@@ -1084,7 +1092,13 @@ class ScanRun:
             else:
                 self._to_recall = taken
         self._epoch = next(self._epochs)
+        self._move_again()
         self._stage()
+
+    def _move_again(self) -> None:
+        """A device that lives in the device server may have forgotten where it was; for others this is no way."""
+        for sent in self._moves(self._moved):
+            self._send(sent.server, sent.action)
 
     # Ending
 

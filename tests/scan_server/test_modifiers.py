@@ -252,7 +252,20 @@ def test_a_restarted_device_server_after_unstaging_is_not_staged_again() -> None
         bench.answer(result=1)
     bench.answer(status=InstructionStatus.STOPPED, boot="new")
     bench.count(main=3)
-    assert kinds_of(bench.answer_all()) == ["move"]
+    assert [action.targets for action in bench.answer_all()] == [{"samy": 2}, {"samy": 0}]
+    assert bench.finish is not None and bench.finish.success
+
+
+def test_a_restarted_device_server_has_its_devices_where_they_were_moved() -> None:
+    bench = Bench(made(Around))
+    while "points" not in bench.kinds:
+        bench.answer(result=1)
+    assert bench.answer().targets == {"samy": 2}
+    bench.answer(status=InstructionStatus.STOPPED, boot="new")
+    bench.count(main=0)
+    assert bench.kinds == ["move", "stage"] and bench.sent[0][1].action.targets == {"samy": 2}
+    actions = bench.answer_all()
+    assert kinds_of(actions)[2:6] == ["pre_scan", "baseline", "points", "complete"]
     assert bench.finish is not None and bench.finish.success
 
 
