@@ -226,6 +226,29 @@ class Bench:
                 memory = " | ".join(f"{value:.0f}" for value in self._memory().values())
                 print(f"| {number} | {statistics.median(times[-50:]) * 1e3:.1f} | {memory} |", flush=True)
 
+    def cpu(self) -> None:
+        """Where the time goes: CPU of each process for a point of a long scan, and for a scan of three points."""
+        self.load(5)
+        self.scan("line_scan", self.dev.m1, -5, 5, steps=100)
+        for points, scans in ((1000, 20), (3, 100)):
+            fleet = sorted([*fleet_processes(str(self.folder)), psutil.Process()], key=process_name)
+            before = [cpu(process) for process in fleet]
+            began = time.perf_counter()
+            for _ in range(scans):
+                self.scan("line_scan", self.dev.m1, -5, 5, steps=points)
+            wall = time.perf_counter() - began
+            per, unit = (points * scans, "us/point") if points > 3 else (scans, "us/scan")
+            print(
+                f"\n| {points} points, {wall / per * 1e6:.0f} {unit} of wall time | CPU, {unit} |\n|---|---|"
+            )
+            for process, used in zip(fleet, before, strict=True):
+                name = (
+                    "client"
+                    if process.pid == os.getpid()
+                    else process_name(process).split("/")[-1].split(" ")[0]
+                )
+                print(f"| {name} | {(cpu(process) - used) / per * 1e6:.0f} |")
+
     def _memory(self) -> dict[str, float]:
         """Process -> PSS in MB."""
         return {
