@@ -48,6 +48,8 @@ class Control:
         self.interlock = interlock
         self._reader: StreamReader | None = None
         self.tasks: dict[str, Task] = {}
+        # How often devices were stopped because the broker did not answer.
+        self.losses = 0
 
     def start(self, broker: Broker) -> None:
         """Follow what comes from now on: older commands concern instructions that are void already."""

@@ -214,9 +214,12 @@ class Instructions:
 
     def begin(self, message: DeviceInstructionMessage) -> None:
         """Carry it out; a `Finished` will be posted."""
+        losses = self._control.losses
 
         def ended(result: Any, error: BaseException | None) -> None:
             self._control.tasks.pop(message.instruction_id, None)
+            if isinstance(error, Failed) and losses != self._control.losses:
+                error = _interrupted(message, error)
             self._post(self._finished(message, result, error))
 
         task = Task(self._pool, self._timers, self._steps(message), ended)
@@ -1284,6 +1287,15 @@ class _Submitted:
 
     def _status(self) -> Any:
         return None if self._future.exception() is not None else self._future.result()
+
+
+def _interrupted(message: DeviceInstructionMessage, error: Failed) -> BaseException:
+    """What failed after its devices had been stopped for want of a broker has not failed by itself: whoever sent it does it
+    again. What a device was called to do may not be repeatable, and has failed.
+    """
+    if isinstance(message.action, CallDevice):
+        return error
+    return Stopped(f"the broker did not answer, so what moved was stopped ({error.info.error_message})")
 
 
 def usable(devices: Mapping[str, DeviceAdapter], name: str, server: str) -> DeviceAdapter:

@@ -1023,12 +1023,10 @@ class ScanRun:
         if self.phase is Phase.CLEANING:
             return
         boot = self._boots.get(sent.server)
-        restarted = bool(reply.boot_id) and (
-            reply.boot_id != boot
-            if boot
-            else (reply.error is not None and reply.error.code is ReasonCode.SERVICE_DOWN)
-        )
-        if self.phase is Phase.RECOVERING or restarted:
+        restarted = bool(boot) and bool(reply.boot_id) and reply.boot_id != boot
+        # Started anew, or cut off from the broker for so long that it stopped what moved.
+        interrupted = reply.error is not None and reply.error.code is ReasonCode.SERVICE_DOWN
+        if self.phase is Phase.RECOVERING or restarted or interrupted:
             self._recover(replace(sent, awaited=reply.instruction_id == self._awaited))
             return
         self._stop(

@@ -369,7 +369,7 @@ def test_devices_of_a_scan_are_stopped_when_the_broker_is_lost(
     monkeypatch.setattr("device_server.app.BROKER_LOST_S", 0.02)
     bench.load({"samx": device("SimPositioner", velocity=0.1), "samy": device("SimPositioner", velocity=0.1)})
     stage(bench, monitored=["samx"], owned=["samx"])
-    bench.send(RunPoints(first_index=0, count=1, positions={"samx": [5.0]}), scan_id="s1")
+    first = bench.send(RunPoints(first_index=0, count=1, positions={"samx": [5.0]}), scan_id="s1")
     bench.until(lambda: moving(bench, "samx"))
     bench.app.devices["samy"].obj.set(5.0)
     stopped = threading.Event()
@@ -385,6 +385,9 @@ def test_devices_of_a_scan_are_stopped_when_the_broker_is_lost(
     bench.app._commit(Hanging())
     assert not moving(bench, "samx")
     assert moving(bench, "samy")
+    # That is no failure of the device: the scan server takes the point again.
+    reply = bench.reply(first)
+    assert (reply.status, reply.error.code) == (InstructionStatus.STOPPED, ReasonCode.SERVICE_DOWN)
 
 
 def test_points_are_held_back_while_nothing_can_be_written(bench: Any, zero: Config) -> None:

@@ -465,6 +465,20 @@ def test_after_a_restart_behind_the_last_point_only_the_end_is_repeated() -> Non
     assert bench.states == [ScanState.OPEN, ScanState.CLOSED]
 
 
+def test_a_device_server_that_was_cut_off_from_the_broker_takes_the_point_again() -> None:
+    """It has stopped what moved, and is the same process as before."""
+    bench = Bench(made(LineScan, "samx", 0, 9, steps=10))
+    bench.answer(), bench.answer(), bench.answer()
+    cut_off = ErrorInfo(error_message="the broker did not answer", code=ReasonCode.SERVICE_DOWN)
+    bench.answer(0, InstructionStatus.STOPPED, error=cut_off)
+    bench.answer(0, InstructionStatus.STOPPED)
+    bench.count(main=1)
+    actions = bench.answer_all()
+    points = [action for action in actions if action.kind == "points"]
+    assert [(p.first_index, p.count) for p in points] == [(1, 3), (4, 4), (8, 2)]
+    assert bench.states == [ScanState.OPEN, ScanState.CLOSED]
+
+
 def test_a_device_server_that_starts_anew_while_staging() -> None:
     bench = Bench(made(LineScan, "samx", 0, 9, steps=10))
     down = ErrorInfo(error_message="started anew", code=ReasonCode.SERVICE_DOWN)
