@@ -277,6 +277,7 @@ def modify(
     made: dict[str, Modification] = {}
     told: dict[str, ModifierInfo] = {}
     owners: dict[tuple[str, str], str] = {}
+    clashes: dict[tuple[str, str], dict[str, list[str]]] = {}
 
     def report(plugin: str, reason: str) -> None:
         known = failed.get(plugin, "")
@@ -298,12 +299,11 @@ def modify(
             for what in [*map(str, slots), *(f"parameter {parameter}" for parameter in changes)]:
                 owner = owners.setdefault((scan, what), label)
                 if owner != label:
-                    problem = (
+                    clashes.setdefault((owner, label), {}).setdefault(what, []).append(scan)
+                    problem = problem or (
                         f"two modifiers want {_wanted(what)} {scan}: {owner}, and {label}. Change the "
                         "scans of one of them, or take it out"
                     )
-                    report(plugin, problem)
-                    report(owner.rpartition(" ")[2], problem)
             info, hidden = _changed(before_it.info, changes)
             made[scan] = replace(
                 before_it,
@@ -314,6 +314,11 @@ def modify(
             )
             scans[scan] = [*map(str, slots), *(_described(n, c) for n, c in changes.items())]
         told[name] = ModifierInfo(name=name, plugin=plugin, doc=inspect.getdoc(kind) or "", scans=scans)
+    for (owner, label), wanted in clashes.items():
+        what = "; ".join(f"{_wanted(slot)} {_some(scans_of_it)}" for slot, scans_of_it in wanted.items())
+        reason = f"{owner}, and {label}, both want {what}. These scans cannot run until one of them gives way"
+        for plugin in dict.fromkeys(text.rpartition(" ")[2] for text in (owner, label)):
+            report(plugin, reason)
     return made, failed, told
 
 
@@ -436,6 +441,10 @@ def _narrowed(info: ScanInfo, parameter: ParameterInfo, facts: Mapping[str, Any]
 
 def _wanted(what: str) -> str:
     return f"to change the {what} of" if what.startswith("parameter ") else f"to run {what} of"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= 4 else f"{', '.join(names[:3])} and {len(names) - 3} more"
 
 
 def _described(name: str, wish: Change) -> str:

@@ -192,7 +192,11 @@ def test_two_modifiers_of_one_slot_are_refused_with_both_names() -> None:
     problem = made["line_scan"].problem
     assert "Shutter of the plugin a" in problem and "Other of the plugin b" in problem
     assert "before points of line_scan" in problem
-    assert set(failed) == {"a", "b"}
+    sentence = (
+        "Shutter of the plugin a, and Other of the plugin b, both want to run before points of line_scan. "
+        "These scans cannot run until one of them gives way"
+    )
+    assert failed == {"a": sentence, "b": sentence}
     assert made["line_list"].problem == ""
 
 
