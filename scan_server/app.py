@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from bec_lib.broker import Batch, Delivery, Malformed
 from bec_lib.codec import describe_validation
+from bec_lib.devices import InterruptPolicy
 from bec_lib.devices.registry import Registry
 from bec_lib.endpoints import DAY, Endpoint, MessageEndpoints
 from bec_lib.errors import BECError, MessageError, ParameterError, ReasonCode
@@ -83,6 +84,7 @@ from scan_server.worker import (
     Command,
     Held,
     Run,
+    RunAsks,
     RunEnded,
     Worker,
     WorkerBroke,
@@ -353,6 +355,9 @@ class ScanServer:
             case Reload():
                 if event is self._reload:
                     self._end_reload(event, turn)
+            case RunAsks():
+                self._service.alarm(Severity.MAJOR, event.message, scan_id=event.scan_id)
+                self._apply(q.Asked(event.scan_id, event.message), turn)
             case WorkerNote():
                 self._apply(q.Noted(event.queue, event.message), turn)
             case WorkerBroke():
@@ -1128,16 +1133,29 @@ class ScanServer:
         code_hash = self._catalogue.code_hashes.get(item.request.scan_type, "")
         is_changed = traces.intent is not None and traces.intent.code_hash != code_hash
         is_fatal = item.status is ItemState.RUNNING and self._is_fatal(item, traces, turn)
+        asking = [
+            name
+            for name in item.owned
+            if name in self._registry and self._registry[name].config.onInterrupt is InterruptPolicy.ASK
+        ]
         paused = item.status is ItemState.PAUSED or (
-            item.is_scan and (policy == "pause" or is_changed or is_fatal)
+            item.is_scan and (policy == "pause" or is_changed or is_fatal or bool(asking))
         )
         log.warning("%s was running when the scan server ended; taking it up", item.label)
+        if asking and not item.is_scan:
+            self._close(item, None, turn)
+            why = f"was interrupted, and {', '.join(asking)} has `onInterrupt: ask`; look where it stands"
+            self._done(item, ReasonCode.SERVICE_DOWN, f"{item.label} {why}", turn)
+            self._apply(q.Ended(item.scan_id), turn)
+            return
         if paused and item.status is ItemState.RUNNING:
             why = (
                 "the code of the scan has changed"
                 if is_changed
                 else f"the scan server has ended {TAKE_UPS} times in a row while it ran"
                 if is_fatal
+                else f"the scan server was restarted, and {', '.join(asking)} has `onInterrupt: ask`"
+                if asking
                 else "the scan server was restarted, and `recovery: pause` is configured"
             )
             queue = self._state.queues[name]

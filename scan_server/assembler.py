@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from bec_lib.devices import InterruptPolicy
 from bec_lib.devices.registry import DeviceRecord, Registry
 from bec_lib.errors import BECError, ReasonCode
 from bec_lib.messages import ReadoutGroups, ScanInfo, ScanQueueMessage
@@ -30,7 +31,8 @@ class ScanPlan:
 
     positions: (points, motors), absolute, device units, None if not known in advance. start: where the motors stand.
     owned: devices that are the scan's own while it runs. servers: device servers that have to do with it, in order;
-    server_of: each device's. devices: records of the motors, for limits of targets found while it runs.
+    server_of: each device's. asks: devices on which nothing is repeated after a crash before somebody was asked
+    (`onInterrupt: ask`). devices: records of the motors, for limits of targets found while it runs.
     """
 
     motors: tuple[str, ...] = ()
@@ -43,6 +45,7 @@ class ScanPlan:
     groups: ReadoutGroups = field(default_factory=ReadoutGroups)
     triggered: tuple[str, ...] = ()
     owned: tuple[str, ...] = ()
+    asks: tuple[str, ...] = ()
     servers: tuple[str, ...] = ("main",)
     server_of: Mapping[str, str] = field(default_factory=dict)
     devices: Mapping[str, DeviceRecord] = field(default_factory=dict)
@@ -146,6 +149,7 @@ def assemble(
         return _must(rejected(name, missing))
     involved = dict.fromkeys([*motors, *groups.monitored, *groups.async_, *groups.baseline, *used])
     server_of = {device: devices[device].server for device in involved}
+    owned = tuple(dict.fromkeys([*motors, *groups.monitored, *groups.async_, *used]))
     return Assembled(
         scan,
         ScanPlan(
@@ -158,7 +162,8 @@ def assemble(
             start=dict(scan.start_positions),
             groups=groups,
             triggered=tuple(triggered),
-            owned=tuple(dict.fromkeys([*motors, *groups.monitored, *groups.async_, *used])),
+            owned=owned,
+            asks=_that_ask(owned, devices),
             servers=tuple(dict.fromkeys(server_of.values())),
             server_of=server_of,
             devices=records | {device: devices[device] for device in used},
@@ -229,6 +234,10 @@ def limit_problems(
     return found
 
 
+def _that_ask(names: Sequence[str], devices: Registry) -> tuple[str, ...]:
+    return tuple(name for name in names if devices[name].config.onInterrupt is InterruptPolicy.ASK)
+
+
 def _plan_of_move(scan: Scan, records: Mapping[str, DeviceRecord], devices: Registry) -> ScanPlan:
     server_of = {name: record.server for name, record in records.items()}
     return ScanPlan(
@@ -237,6 +246,7 @@ def _plan_of_move(scan: Scan, records: Mapping[str, DeviceRecord], devices: Regi
         relative=scan.is_relative,
         start=dict(scan.start_positions),
         owned=tuple(records),
+        asks=_that_ask(tuple(records), devices),
         servers=tuple(dict.fromkeys(server_of.values())),
         server_of=server_of,
         devices=records,

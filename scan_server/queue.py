@@ -19,6 +19,7 @@ A queue holds items in order; at most the first one is active (RUNNING, PAUSED o
     lock, release_lock       no item starts while there is a lock; what is active goes on
     Held                     no scan starts while an interlock holds its queue; what is active is shown as held
     show                     answered with a part of the queue
+    Asked                    -                      queue, item PAUSED       -                        -
     Ended                    -                      remove, start next       remove                   remove, start next
 
     *  refused if the queue is in that state already
@@ -201,6 +202,14 @@ class Ended:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """An active item has paused itself, and waits for somebody to continue or abort it."""
+
+    scan_id: str
+    message: str
+
+
+@dataclass(frozen=True)
 class Noted:
     """The worker of a queue has something to say (or, with an empty message, has no more)."""
 
@@ -236,7 +245,7 @@ class Expired:
     queue: str
 
 
-Event = Submitted | Commanded | Began | Ended | Noted | DevicesStopped | Configuring | Held | Expired
+Event = Submitted | Commanded | Began | Ended | Asked | Noted | DevicesStopped | Configuring | Held | Expired
 
 # Effects
 
@@ -306,6 +315,8 @@ def reduce(state: State, event: Event) -> tuple[State, list[Effect]]:
             state, effects = _ended(state, event), []
         case Began():
             state, effects = _began(state, event), []
+        case Asked():
+            state, effects = _asked(state, event), []
         case Noted():
             state, effects = _noted(state, event), []
         case DevicesStopped():
@@ -816,6 +827,15 @@ def _ended(state: State, event: Ended) -> State:
         return _with_queue(state, name, Queue(locks=queue.locks))
     message = queue.message if queue.status is QueueState.PAUSED else ""
     return _with_queue(state, name, replace(queue, items=items, message=message))
+
+
+def _asked(state: State, event: Asked) -> State:
+    found = state.find(event.scan_id)
+    if found is None or found[1].status is not ItemState.RUNNING:
+        return state
+    name, item = found
+    queue = replace(state.queues[name], status=QueueState.PAUSED, message=event.message)
+    return _with_active(state, name, queue, replace(item, status=ItemState.PAUSED))
 
 
 def _noted(state: State, event: Noted) -> State:

@@ -21,6 +21,7 @@ _EVENTS: dict[str, type[Any]] = {
         q.Commanded,
         q.Began,
         q.Ended,
+        q.Asked,
         q.DevicesStopped,
         q.Configuring,
         q.Held,

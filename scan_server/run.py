@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import traceback
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
@@ -183,6 +183,13 @@ class Recall:
 
 
 @dataclass(frozen=True)
+class Ask:
+    """The run has paused itself, and goes on when somebody continues it. message: why."""
+
+    message: str
+
+
+@dataclass(frozen=True)
 class Finish:
     """The run is over."""
 
@@ -191,7 +198,7 @@ class Finish:
     message: str = ""
 
 
-Effect = Append | Put | Count | Recall | Finish
+Effect = Append | Put | Count | Recall | Ask | Finish
 
 Action = (
     StageDevices
@@ -280,6 +287,8 @@ class ScanRun:
         self._moved: dict[str, Any] = {}
         # A point of which some device servers' replies were lost.
         self._to_recall: int | None = None
+        # Devices are to be moved again when the pause is over.
+        self._moves_due = False
         self._next_index = 0
         self._sweep_index = 0
         self._paused = resumed is not None and resumed.paused
@@ -409,7 +418,7 @@ class ScanRun:
         if self._after_count is Phase.ENDED:
             self._end(moment)
         elif self._after_count is Phase.STAGING:
-            self._restage()
+            self._restage(moment)
         else:
             self._skip = self.committed
             self._enter_running()
@@ -656,7 +665,12 @@ class ScanRun:
     def _pump(self, moment: Moment) -> None:
         """Send as much as the window holds."""
         while self.phase is Phase.RUNNING and not self._paused and not self._held:
+            if self._moves_due:
+                self._move_again()
+                continue
             if self._backlog:
+                if self._in_flight and len(self.plan.servers) > 1:
+                    return
                 self._send_backlog()
                 continue
             if self._groups:
@@ -1046,11 +1060,15 @@ class ScanRun:
         # What other device servers still do belongs to the same points: stop it, too, and take it again.
         self._control(ControlKind.STOP, self._epoch)
 
-    def _restage(self) -> None:
+    def _restage(self, moment: Moment) -> None:
         """Stage again, then send what was not done: pieces of trajectory from their first uncommitted point."""
         waiting = list(self._backlog)
         self._backlog.clear()
         if not self.order.is_scan:
+            why = self._not_to_repeat(waiting)
+            if why:
+                self._stop(ScanState.ABORTED, "alarm", f"{self._label} {why}", ReasonCode.SERVICE_DOWN)
+                return
             self.phase = Phase.RUNNING
             self._epoch = next(self._epochs)
             for sent in waiting:
@@ -1058,6 +1076,7 @@ class ScanRun:
             return
         if self._hooks is not None and not self._is_staged:
             self.phase = Phase.RUNNING
+            self._ask_before(waiting, moment)
             self._epoch = next(self._epochs)
             self._move_again()
             self._backlog.extend(waiting)
@@ -1089,14 +1108,44 @@ class ScanRun:
                 self._recall(taken)
             else:
                 self._to_recall = taken
+        self._ask_before(self._backlog, moment)
         self._epoch = next(self._epochs)
         self._move_again()
         self._stage()
 
     def _move_again(self) -> None:
-        """A device that lives in the device server may have forgotten where it was; for others this is no way."""
+        """A device that lives in the device server may have forgotten where it was; for others this is no way. Nothing
+        moves as long as the scan is paused.
+        """
+        self._moves_due = self._paused or bool(self._held)
+        if self._moves_due:
+            return
         for sent in self._moves(self._moved):
             self._send(sent.server, sent.action)
+
+    def _ask_before(self, waiting: Iterable[_Sent], moment: Moment) -> None:
+        """Pause, if what was interrupted must not be done again by itself."""
+        why = self._not_to_repeat(waiting)
+        if why and not self._paused:
+            self._paused = True
+            self._tell_state(ScanState.PAUSED, moment)
+            self._out.append(Ask(f"{self._label} is paused, because it {why}; continue or abort it"))
+
+    def _not_to_repeat(self, waiting: Iterable[_Sent]) -> str:
+        """Why what was interrupted must not be done again without asking; empty if it may."""
+        for sent in waiting:
+            match sent.action:
+                case CallDevice(device=device):
+                    asking = [device] if device in self.plan.asks else []
+                case MoveDevices(targets=targets):
+                    asking = [name for name in targets if name in self.plan.asks]
+                case RunPoints() | SweepDevice():
+                    asking = list(self.plan.asks)
+                case _:
+                    continue
+            if asking:
+                return f"was interrupted, and {', '.join(asking)} has `onInterrupt: ask`"
+        return ""
 
     # Ending
 

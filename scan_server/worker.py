@@ -25,6 +25,7 @@ from scan_server.restore import count_committed, patiently, reading_of
 from scan_server.run import (
     GIVE_UP_S,
     Append,
+    Ask,
     Count,
     Effect,
     Finish,
@@ -83,6 +84,15 @@ class RunEnded:
     state: ScanState
     success: bool
     message: str = ""
+
+
+@dataclass(frozen=True)
+class RunAsks:
+    """To the main thread: the run has paused itself, for this reason."""
+
+    queue: str
+    scan_id: str
+    message: str
 
 
 @dataclass(frozen=True)
@@ -246,6 +256,7 @@ class Worker:
             finished: Finish | None = None
             count = False
             recall: Recall | None = None
+            asks: RunAsks | None = None
             for effect in effects:
                 match effect:
                     case Append() | Put():
@@ -254,9 +265,14 @@ class Worker:
                         count = True
                     case Recall():
                         recall = effect
+                    case Ask(message):
+                        assert self._run is not None
+                        asks = RunAsks(self.queue, self._run.order.scan_id, message)
                     case Finish():
                         finished = effect
             batch.commit()
+            if asks is not None:
+                self._tell(asks)
             if count:
                 run = self._run
                 assert run is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ from scan_server.assembler import Assembled, assemble
 from scan_server.run import (
     HALT_S,
     Append,
+    Ask,
     Count,
     Counted,
     Effect,
@@ -96,6 +98,7 @@ class Bench:
         self.told: list[Any] = []
         self.counts = 0
         self.recalls: list[Recall] = []
+        self.asked: list[Ask] = []
         self.finish: Finish | None = None
         self.done_points: dict[str, int] = {}
         self.take(self.run.begin(T))
@@ -111,6 +114,8 @@ class Bench:
                     self.counts += 1
                 case Recall():
                     self.recalls.append(effect)
+                case Ask():
+                    self.asked.append(effect)
                 case Finish():
                     self.finish = effect
 
@@ -477,6 +482,40 @@ def test_a_device_server_that_was_cut_off_from_the_broker_takes_the_point_again(
     points = [action for action in actions if action.kind == "points"]
     assert [(p.first_index, p.count) for p in points] == [(1, 3), (4, 4), (8, 2)]
     assert bench.states == [ScanState.OPEN, ScanState.CLOSED]
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        lambda scan: (yield Points(8)),
+        lambda scan: (yield Move({"eiger": 1.0})),
+        lambda scan: (yield Call("eiger", "arm")),
+    ],
+)
+def test_what_must_not_be_repeated_by_itself_waits_for_somebody(script: Callable[[Any], Steps]) -> None:
+    plan = replace(made(LineScan, "samx", 0, 1, steps=2).plan, asks=("eiger",))
+    bench = Bench(Assembled(Scripted(script), plan))
+    bench.answer(), bench.answer(), bench.answer()
+    down = ErrorInfo(error_message="started anew", code=ReasonCode.SERVICE_DOWN)
+    while bench.sent:
+        bench.answer(0, InstructionStatus.STOPPED, boot="other", error=down)
+    bench.count(main=1)
+    assert ["eiger has `onInterrupt: ask`" in ask.message for ask in bench.asked] == [True]
+    assert [action.kind for action in bench.answer_all()] == ["stage", "pre_scan", "baseline"]
+    bench.take(bench.run.command(QueueAction.CONTINUE, "", T))
+    assert {action.kind for action in bench.answer_all()} & {"points", "move", "call"}
+    assert bench.states == [ScanState.OPEN, ScanState.PAUSED, ScanState.OPEN, ScanState.CLOSED]
+
+
+def test_a_move_of_a_device_that_asks_is_not_made_again() -> None:
+    plan = replace(made(Mv, "samx", 2.0).plan, asks=("samx",))
+    bench = Bench(Assembled(made(Mv, "samx", 2.0).scan, plan), is_scan=False)
+    down = ErrorInfo(error_message="started anew", code=ReasonCode.SERVICE_DOWN)
+    bench.answer(0, InstructionStatus.STOPPED, boot="other", error=down)
+    bench.count(main=0)
+    assert bench.sent == [] and bench.finish is not None
+    (done,) = bench.messages(RequestDoneMessage)
+    assert not done.success and "samx has `onInterrupt: ask`" in done.error.error_message
 
 
 def test_a_device_server_that_starts_anew_while_staging() -> None:
