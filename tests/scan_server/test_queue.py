@@ -236,6 +236,17 @@ def test_a_note_of_the_worker_is_shown_and_taken_back() -> None:
     assert q.snapshot(state).queues["primary"].message == "paused by ada"
 
 
+def test_a_scan_that_pauses_itself_is_continued_by_a_command() -> None:
+    state, effects = after(*submitted("a"), q.Asked("a", "samx was interrupted"))
+    assert effects == []
+    shown = q.snapshot(state).queues["primary"]
+    assert (shown.status, shown.message) == (QueueState.PAUSED, "samx was interrupted")
+    again, _ = after(q.Asked("a", "once more"), q.Asked("nobody", "x"), state=state)
+    assert again == state
+    state, effects = after(command(QueueAction.CONTINUE), state=state)
+    assert [tell.action for tell in of(effects, q.Tell)] == [QueueAction.CONTINUE]
+
+
 # Pause behind what runs
 
 
