@@ -123,6 +123,21 @@ class Bench:
             w.W1_LONG, lambda: self.scan("line_scan", self.dev.m1, -5, 5, steps=w.W1_LONG), repeat=1
         )
 
+        # Every point of an adaptive scan waits for the reading of the one before.
+        self.figures["w1_each"] = self.per_point(
+            w.W1_EACH,
+            lambda: self.scan(
+                "adaptive_line_scan",
+                self.dev.m1,
+                -5,
+                5,
+                detector="m1",
+                points=w.W1_EACH,
+                first_points=3,
+                change=1e-6,
+            ),
+        )
+
     def w2(self) -> None:
         self.load(5)
         self.scan("line_scan", self.dev.m1, -5, 5, steps=2)

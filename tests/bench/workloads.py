@@ -11,6 +11,7 @@ from typing import Any
 
 W1_POINTS = (200, 1000)
 W1_LONG = 10_000
+W1_EACH = 300
 W2_SCANS = 20
 W3_CALLS = 500
 W4_MOVES = 100
@@ -54,7 +55,6 @@ ROWS = (
     Row("w8_idle", "W8 CPU of the idle fleet", "% of a core", 1.0, "7.4", ""),
     Row("w9", "W9 last point to final file (1000 points)", "ms", 20.0, "100-250", ""),
     Row("w10", "W10 grid 30 x 30, 2 motors", "ms/point", 0.4, "12-16", "9-16"),
-    Row("stop", "stop at the client to stop() at the device, p99", "ms", 50.0, "", ""),
 )
 
 
