@@ -117,7 +117,7 @@ def choose(dice: random.Random, roles: Sequence[str] = ROLES) -> Fault:
         case "stop":
             return Fault("stop", (dice.choice(roles),), for_s=dice.choice([0.3, 1.0, 2.5, 4.0]))
         case "stop redis":
-            return Fault("stop", ("redis",), for_s=dice.choice([0.3, 1.0, 1.8]))
+            return Fault("stop", ("redis",), for_s=dice.choice([0.3, 1.8, 4.0]))
         case "cut":
             return Fault("cut", ())
         case _:
@@ -193,9 +193,11 @@ def _stop(stage: Stage, fault: Fault) -> Harm:
     wake.start()
     if fault.for_s > STATE_S:
         while harm.seen_s is None:
-            row = stage.fleet.row(name)
+            status = stage.fleet.status()
             after = time.monotonic() - begun
-            if row["state"] != "RUNNING":
+            states = {row["service"]: row["state"] for row in status["services"]}
+            states["redis"] = "SILENT" if "error" in status["redis"] else "RUNNING"
+            if states[name] != "RUNNING":
                 harm.seen_s = after
             elif after > STATE_S:
                 harm.problems.append(f"{name} is stopped and shown as RUNNING after {STATE_S:g} s")

@@ -26,6 +26,7 @@ WORKLOADS = (
     "line",
     "grid",
     "fast",
+    "slow",
     "adaptive",
     "time",
     "move",
@@ -77,8 +78,13 @@ def _scan(stage: Stage, workload: str) -> _Scan:
                 expected,
             )
         case "fast":
-            expected = {"m1": np.linspace(0, 10, 8000).tolist()}
-            return _Scan(lambda: scans.line_scan(dev.m1, 0, 10, steps=8000, relative=False), 8000, expected)
+            # With a second device server each point is an instruction to both.
+            steps = 600 if stage.far else 8000
+            expected = {"m1": np.linspace(0, 10, steps).tolist()}
+            return _Scan(lambda: scans.line_scan(dev.m1, 0, 10, steps=steps, relative=False), steps, expected)
+        case "slow":
+            expected = {"slow": [0.0, 0.6, 1.2, 1.8]}
+            return _Scan(lambda: scans.line_scan(dev.slow, 0, 1.8, steps=4, relative=False), 4, expected)
         case "adaptive":
             return _Scan(
                 lambda: scans.adaptive_line_scan(

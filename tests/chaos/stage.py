@@ -35,7 +35,7 @@ from tests.chaos.oracle import Evidence, FileContents
 
 ROOT = Path(__file__).parents[2]
 ROLES = [spec.role for spec in SERVICES]
-MOTORS = ("samx", "samy", "m1")
+MOTORS = ("samx", "samy", "m1", "slow")
 # The second device server.
 FAR = "far"
 
@@ -66,6 +66,7 @@ def devices(log: Path, *, far: bool = False) -> dict[str, dict[str, Any]]:
         "samx": device("device_server.sim.SimPositioner", "baseline", **motor),
         "samy": device("device_server.sim.SimPositioner", "baseline", **motor),
         "m1": device("device_server.sim.ZeroMotor", "baseline"),
+        "slow": device("device_server.sim.SimPositioner", "baseline", **{**motor, "velocity": 1.0}),
         "peak": device(
             "device_server.sim.SimMonitor",
             "monitored",

@@ -76,6 +76,28 @@ def test_a_scan_that_kills_the_scan_server_is_paused_in_the_end_and_can_be_abort
     assert stage.pids()["scan_server"] == pid
 
 
+def test_a_device_that_wants_people_to_be_asked_is_not_used_again_by_itself(stage: Stage) -> None:
+    assert stage.wait_until_well() == []
+    client = stage.client
+    client.config.update({"samy": {"onInterrupt": "ask"}})
+    try:
+        samy = client.device_manager.devices.samy
+        report = client.scans.line_scan(samy, -0.3, 0.3, steps=31, exp_time=0.01, relative=False)
+        wait_until(lambda: stage.num_points(report.scan.scan_id) >= 5, 10.0, "five points")
+        os.kill(stage.pids()["device_server"], signal.SIGKILL)
+        wait_until(lambda: report.status == "PAUSED", 10.0, "it is paused")
+        assert "samy has `onInterrupt: ask`" in client.queue.status["primary"].message
+        before = stage.num_points(report.scan.scan_id)
+        assert stage.wait_until_well() == []
+        assert stage.num_points(report.scan.scan_id) == before < 31
+        client.queue.request_scan_continuation()
+        report.wait(timeout=20)
+        evidence = stage.evidence(report.scan.scan_id, client.client_id)
+        assert oracle.judge_scan(evidence, stage.witnessed()) == []
+    finally:
+        client.config.update({"samy": {"onInterrupt": "repeat"}})
+
+
 def test_a_file_writer_that_comes_back_too_late_is_refused(stage: Stage) -> None:
     """Stopped in the middle of a scan and replaced; it wakes up when its successor has made the final file."""
     assert stage.wait_until_well() == []
