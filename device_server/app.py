@@ -524,7 +524,10 @@ class DeviceServer:
             for name, adapter in devices.items()
             if adapter.config.readoutPriority is ReadoutPriority.CONTINUOUS and name not in watched
         ]
-        self._refresh_due = self._clock.monotonic() + REFRESH_S if watched or continuous else None
+        wanted = watched or continuous or self._guards.is_armed
+        self._refresh_due = self._clock.monotonic() + REFRESH_S if wanted else None
+        for trip in self._guards.overdue():
+            self._inbox.post(Tripped(trip))
         for name in [*watched, *continuous]:
             adapter = devices[name]
             if adapter.state != "ready" or name in self._refreshing:

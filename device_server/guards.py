@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 
 # A verdict on what only the scan server can see takes this long at most: a read-back is published every 0.1 s.
 REMOTE_S = 0.25
+# A latch that was not released for so long is told again, so that no lost message holds a beamline for ever.
+AGAIN_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Latch:
 
     config: InterlockConfig
     serial: int
+    since: float
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,7 @@ class Guards:
         self._kinds: Mapping[str, type[BeamlineStateConfig]] | None = None
         self._by_device: Mapping[str, Sequence[_Guard]] = {}
         self._latched: dict[str, Latch] = {}
+        self._told_again: dict[str, float] = {}
         # queue -> the last trip that spoils its points; "" for all queues.
         self._spoilt: Mapping[str, object] = {}
         # From the clock, so that the numbers of an earlier process are all lower.
@@ -160,6 +164,28 @@ class Guards:
             if guard.is_local and guard.devices <= set(self.readings.devices):
                 self._judge(guard)
         self._look_again()
+
+    @property
+    def is_armed(self) -> bool:
+        return bool(self._guards)
+
+    def overdue(self) -> list[InterlockTripMessage]:
+        """What is to be said again: latches that were not released for a while."""
+        now = self._now()
+        found = []
+        for name, latch in list(self._latched.items()):
+            if now - max(latch.since, self._told_again.get(name, 0.0)) >= AGAIN_S:
+                self._told_again[name] = now
+                found.append(
+                    InterlockTripMessage(
+                        interlock=name,
+                        server=self._server,
+                        serial=latch.serial,
+                        since=now,
+                        why="still held by its device server",
+                    )
+                )
+        return found
 
     def _states(self, message: InterlocksMessage) -> dict[str, BeamlineStateConfig]:
         """The beamline states in conditions that can be worked out here."""
@@ -268,7 +294,7 @@ class Guards:
         )
 
     def _latch(self, config: InterlockConfig, serial: int) -> None:
-        self._latched[config.name] = Latch(config, serial)
+        self._latched[config.name] = Latch(config, serial, self._now())
         if config.action is InterlockAction.REPEAT:
             spoilt = object()
             self._spoilt = {**self._spoilt, **dict.fromkeys(config.queues or [""], spoilt)}

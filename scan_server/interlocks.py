@@ -122,6 +122,8 @@ class Interlocks:
         item = _Interlock(condition, phase, now, tick, trips=known.trips if known else 0)
         if phase is WAITING:
             item.why = "waits for the first readings"
+            if before is not None:
+                item.serials = dict(before.serials)
             if before is not None and before.phase in (TRIPPED, SETTLING):
                 item.phase, item.tripped_since, item.why = TRIPPED, before.tripped_since, before.why
         if known is not None:
@@ -150,11 +152,16 @@ class Interlocks:
         self._arrived.pop(device, None)
 
     def trip(self, trip: InterlockTripMessage, now: float, tick: float) -> list[Transition]:
-        """A device server saw it trip, and holds its points."""
+        """A device server saw it trip, and holds its points. It says so again if it is not released: one that is known
+        of is, in whatever way the release was lost.
+        """
         item = self._table.get(trip.interlock)
         if item is None:
             return []
-        item.serials[trip.server] = max(trip.serial, item.serials.get(trip.server, 0))
+        if trip.serial <= item.serials.get(trip.server, 0):
+            is_over = item.phase in (CLEAR, DISABLED)
+            return [Transition(item.config, item.phase, CLEAR, "is released again")] if is_over else []
+        item.serials[trip.server] = trip.serial
         for device, reading in trip.readings.items():
             self.take(device, reading, tick)
         if item.phase is DISABLED:
@@ -223,6 +230,7 @@ class Interlocks:
                     tripped_since=item.tripped_since,
                     why=item.why,
                     trips=item.trips,
+                    serials=dict(item.serials),
                 )
                 for name, item in self._table.items()
             }

@@ -102,7 +102,8 @@ class InterlocksMessage(Message):
 
 class InterlockState(Part):
     """since: when it came into its phase; tripped_since: when it tripped, None if it is clear; both seconds UTC. why:
-    a sentence. trips: how often it has tripped since the scan server was started.
+    a sentence. trips: how often it has tripped since the scan server was started. serials: server -> serial of the
+    last trip known from it.
     """
 
     phase: InterlockPhase
@@ -110,6 +111,7 @@ class InterlockState(Part):
     tripped_since: float | None = None
     why: str = ""
     trips: int = 0
+    serials: dict[str, int] = {}
 
 
 class InterlockStatusMessage(Message):
@@ -121,7 +123,8 @@ class InterlockStatusMessage(Message):
 
 
 class InterlockTripMessage(Message):
-    """A device server saw an interlock trip, and holds the points of its queues until it is released.
+    """A device server saw an interlock trip, and holds the points of its queues until it is released; said again every
+    few seconds until then.
 
     serial: grows with each trip on this server. since: time stamp of the reading. readings: device -> signal ->
     {"value", "timestamp"} that made it trip. unreadable: device -> why it cannot be read.

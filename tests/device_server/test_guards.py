@@ -183,6 +183,22 @@ def test_a_held_scan_can_be_stopped(bench: Any, devices: Any) -> None:
     assert line.count() == 0
 
 
+def test_what_is_not_released_is_told_again(
+    bench: Any, devices: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A release that was lost, with whoever gave it, must not hold a beamline for ever."""
+    monkeypatch.setattr("device_server.guards.AGAIN_S", 0.1)
+    monkeypatch.setattr("device_server.app.REFRESH_S", 0.05)
+    line = Line(bench, devices)
+    line.beam.put(50.0)
+    first = bench.until(lambda: line.trips)[0]
+    line.beam.put(400.0)
+    again = bench.until(lambda: line.trips[1:])[0]
+    assert again.serial == first.serial
+    line.release()
+    bench.until(lambda: not bench.app._guards.holds("primary"))
+
+
 def test_what_cannot_be_read_trips(bench: Any, devices: Any, device: Any) -> None:
     line = Line(bench, {**devices, "bad": device("FlakyMonitor", fail_every=1)})
     line.define(trips_when="bad.bad < 1")

@@ -137,6 +137,27 @@ def test_a_device_servers_trip_counts_even_if_we_missed_the_dip() -> None:
     assert world.wait(1.0) == ["settling>clear"]
 
 
+def test_a_trip_that_is_told_again_is_released_again_and_trips_nothing() -> None:
+    world = World(beam(settle_time_s=1.0))
+    world.read(400.0)
+    trip = InterlockTripMessage(
+        interlock="beam", server="main", serial=7, since=world.now, why="curr.curr = 50"
+    )
+    world.table.trip(trip, world.now, world.tick)
+    world.read(400.0)
+    assert world.table.trip(trip, world.now, world.tick) == [], (
+        "it settles, and the settle time is not begun anew"
+    )
+    assert world.wait(1.0) == ["settling>clear"]
+    (told,) = world.table.trip(trip, world.now, world.tick)
+    assert told.after is InterlockPhase.CLEAR and world.phase() is InterlockPhase.CLEAR
+
+
+def test_serials_are_known_after_a_restart() -> None:
+    before = InterlockState(phase=InterlockPhase.TRIPPED, tripped_since=T0, serials={"main": 7})
+    assert World(beam(), before=before).table.serials("beam") == {"main": 7}
+
+
 def test_actions_and_queues() -> None:
     alarm = beam(action=InterlockAction.ALARM)
     world = World(
