@@ -122,6 +122,15 @@ class Stage:
         self._killed: dict[str, float] = {}
 
     def start(self) -> Stage:
+        try:
+            return self._start()
+        except BaseException:
+            with contextlib.suppress(BECError, OSError):
+                self.stop()
+            self.fleet.remove()
+            raise
+
+    def _start(self) -> Stage:
         self.fleet.start()
         self.new_client()
         file = self.fleet.folder / "devices.yaml"
