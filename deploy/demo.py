@@ -33,6 +33,8 @@ FACILITY = {
 DEVICES = Path(__file__).parent / "configs" / "demo.yaml"
 # The scan must find it: the peak that demo.yaml describes.
 PEAK = "bpm4i"
+# Longer than closing a client takes, which would otherwise be cut short.
+SAID_AGAIN_AFTER_S = 1.0
 
 
 class Stopped(BaseException):
@@ -48,27 +50,33 @@ class Demo:
         self._fleet: TemporaryFleet | None = None
         self._began = time.monotonic()
         self._step = 0
+        self._was_stopped = False
         self._is_cleaning = False
 
     def main(self) -> int:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
             signal.signal(number, self._stopped)
+        sys.unraisablehook = _all_but_stops
         failed = ""
         try:
             try:
                 self._run()
+                failed = "stopped" if self._was_stopped else ""
             except Stopped:
+                self._is_cleaning = True
                 failed = "stopped"
             except Exception as error:
                 from bec_lib.errors import BECError
 
-                failed = f"error: {error}"
-                if not isinstance(error, BECError):
+                # What fails while a stop is obeyed is its consequence.
+                failed = "stopped" if self._was_stopped else f"error: {error}"
+                if not self._was_stopped and not isinstance(error, BECError):
                     raise
             finally:
                 self._is_cleaning = True
         finally:
-            # From here on signals are not heard: the handler has fired once, or sees that we clean up.
+            # From here on signals are not heard: the handler sees that we clean up.
+            signal.setitimer(signal.ITIMER_REAL, 0)
             if failed:
                 print(f"\n{failed}", file=sys.stderr)
             self._clean_up(keep_logs=failed not in ("", "stopped"))
@@ -78,9 +86,13 @@ class Demo:
         return 0
 
     def _stopped(self, number: int, _frame: FrameType | None) -> None:
-        if not self._is_cleaning:
-            self._is_cleaning = True
-            raise Stopped
+        if self._is_cleaning:
+            return
+        self._was_stopped = True
+        # Where Python calls back from C (a finalizer, a weak reference) it drops what is raised, and the wish would
+        # be lost: it is said again until it is heard.
+        signal.setitimer(signal.ITIMER_REAL, SAID_AGAIN_AFTER_S)
+        raise Stopped
 
     # The story
 
@@ -241,6 +253,11 @@ class Demo:
                 folder.rmdir()
         if self._folder.is_dir():
             print(f"Results: {_short(self._folder)}")
+
+
+def _all_but_stops(unraisable: sys.UnraisableHookArgs) -> None:
+    if not isinstance(unraisable.exc_value, Stopped):
+        sys.__unraisablehook__(unraisable)
 
 
 @contextlib.contextmanager

@@ -78,3 +78,30 @@ def test_a_killed_demo_takes_its_fleet_along(tmp_path: Path) -> None:
     while processes_in(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert processes_in(tmp_path) == []
+
+
+DEAF = """
+import signal, sys, time
+from pathlib import Path
+from deploy.demo import Demo
+
+class Deaf(Demo):
+    def _run(self):
+        class Last:
+            def __del__(self):
+                signal.raise_signal(signal.SIGINT)
+        Last()
+        print("not heard", flush=True)
+        time.sleep(60)
+
+sys.exit(Deaf(Path(sys.argv[1])).main())
+"""
+
+
+def test_an_interrupt_that_a_finalizer_swallows_is_heard_after_all(tmp_path: Path) -> None:
+    demo = subprocess.run(
+        [sys.executable, "-c", DEAF, str(tmp_path / "out")], capture_output=True, text=True, timeout=30
+    )
+    assert "not heard" in demo.stdout
+    assert demo.returncode == 130, demo.stderr
+    assert demo.stderr.split() == ["stopped"]
