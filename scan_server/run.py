@@ -289,6 +289,8 @@ class ScanRun:
         self._to_recall: int | None = None
         # Devices are to be moved again when the pause is over.
         self._moves_due = False
+        # Paused after the point in hand, which is not read yet by all device servers.
+        self._finishes_point = False
         self._next_index = 0
         self._sweep_index = 0
         self._paused = resumed is not None and resumed.paused
@@ -367,13 +369,16 @@ class ScanRun:
                 if self.order.is_scan and self.phase is not Phase.CLEANING and not self._paused:
                     self._paused = True
                     at_once = action is QueueAction.PAUSE
-                    self._control(
-                        ControlKind.PAUSE if at_once else ControlKind.PAUSE_AFTER_POINT, self._epoch
-                    )
+                    self._finishes_point = not at_once and self._is_within_point
+                    # A device server that has not begun with its part of the point would hold it.
+                    if not self._finishes_point:
+                        self._control(
+                            ControlKind.PAUSE if at_once else ControlKind.PAUSE_AFTER_POINT, self._epoch
+                        )
                     self._tell_state(ScanState.PAUSED, moment)
             case QueueAction.CONTINUE:
                 if self._paused:
-                    self._paused = False
+                    self._paused = self._finishes_point = False
                     self._control(ControlKind.RESUME, self._epoch)
                     self._tell_state(ScanState.PAUSED if self._held else ScanState.OPEN, moment)
             case QueueAction.ABORT:
@@ -664,6 +669,8 @@ class ScanRun:
 
     def _pump(self, moment: Moment) -> None:
         """Send as much as the window holds."""
+        if self._finishes_point:
+            self._finish_point()
         while self.phase is Phase.RUNNING and not self._paused and not self._held:
             if self._moves_due:
                 self._move_again()
@@ -708,6 +715,25 @@ class ScanRun:
                 self._send_piece(self._walk)
             elif not self._advance():
                 return
+
+    @property
+    def _is_within_point(self) -> bool:
+        """With several device servers: a point is begun, and not read by all of them."""
+        if len(self.plan.servers) == 1:
+            return False
+        begun = [sent.action for sent in self._in_flight.values()]
+        if self._groups and _is_one_point(self._groups[0][0].action):
+            return True
+        return any(_is_one_point(action) for action in begun)
+
+    def _finish_point(self) -> None:
+        """Of a scan that is paused: send the rest of the point in hand, and nothing behind it."""
+        if self._in_flight or self._held:
+            return
+        if self._groups and _is_one_point(self._groups[0][0].action):
+            self._send_group()
+        else:
+            self._finishes_point = False
 
     def _is_window_full(self) -> bool:
         if len(self._in_flight) < self._window:
@@ -1057,6 +1083,7 @@ class ScanRun:
         if self.phase is Phase.RECOVERING:
             return
         self.phase = Phase.RECOVERING
+        self._finishes_point = False
         # What other device servers still do belongs to the same points: stop it, too, and take it again.
         self._control(ControlKind.STOP, self._epoch)
 
@@ -1398,6 +1425,11 @@ class ScanRun:
 def _steps_of(scan: Scan) -> Steps:
     """Its steps; whatever is wrong with `run` comes out where the first step is asked for."""
     yield from scan.run()
+
+
+def _is_one_point(action: Action) -> bool:
+    """The reading of a point whose moves, if it has any, were sent before."""
+    return isinstance(action, RunPoints) and action.count == 1
 
 
 def _recalling(index: int) -> str:

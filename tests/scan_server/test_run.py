@@ -800,6 +800,36 @@ def test_with_two_device_servers_all_moves_come_before_any_reading() -> None:
     assert schema.servers == ["main", "far"]
 
 
+@pytest.mark.parametrize(
+    ("answered", "held", "left"),
+    [
+        (0, False, ["move", "points", "points"]),
+        (1, True, ["points", "points"]),
+        (1, False, ["points", "points"]),
+        (2, False, ["points"]),
+    ],
+    ids=["moves", "has moved, and is held by an interlock", "reads", "half is read"],
+)
+def test_a_deferred_pause_holds_after_the_point_also_with_two_device_servers(
+    answered: int, held: bool, left: list[str]
+) -> None:
+    bench = Bench(made(LineScan, "samx", 0, 2, steps=3, devices=registry(samy="far", eiger="far")))
+    bench.answer(), bench.answer()
+    while bench.kinds != ["move"]:
+        bench.answer()
+    if held:
+        bench.take(bench.run.held("held by interlock beam", 0.0, T))
+    for _ in range(answered):
+        bench.answer()
+    bench.take(bench.run.command(QueueAction.DEFERRED_PAUSE, "", T))
+    bench.take(bench.run.held("", 0.0, T))
+    assert [action.kind for action in bench.answer_all()] == left
+    assert bench.done_points == {"main": 1, "far": 1}
+    bench.take(bench.run.command(QueueAction.CONTINUE, "", T))
+    assert [action.kind for action in bench.answer_all()].count("points") == 4
+    assert bench.states[-1] is ScanState.CLOSED
+
+
 def test_a_trajectory_in_pieces_of_a_scans_own() -> None:
     def script(scan: Scripted) -> Steps:
         for x in range(3):
