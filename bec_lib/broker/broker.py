@@ -7,6 +7,7 @@ threads; every blocking read takes a connection of its own out of the pool.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -35,9 +36,13 @@ from bec_lib.messages import Envelope, Message
 
 log = logging.getLogger(__name__)
 
-# redis-py's own default would retry for seconds and count a long blocking read as a failure.
 MAX_BLOCK_S = 5.0
-SOCKET_TIMEOUT_S = 15.0
+# A look at latest values that a person waits for: by then it is known that Redis does not answer.
+LOOK_S = 0.8
+# After so long the server's clock is asked for again: two quartzes part by some 50 us each second.
+CLOCK_AGE_S = 600.0
+# The end of a process does not wait longer for a broker that is away.
+END_S = 2.0
 FIELD = b"d"
 
 
@@ -81,7 +86,8 @@ class Lease:
     """The right to write as a role. A newer lease of the same role has a higher epoch and makes this one
     useless.
 
-    `sequence` numbers the batches, so that one repeated after a lost connection is applied once.
+    `sequence` numbers the batches, so that one is applied once, though it was repeated after a lost connection, and
+    though its first copy may come out of the network later than its successors. For that they are sent one by one.
     """
 
     role: str
@@ -90,6 +96,7 @@ class Lease:
     sequence: int = 0
     before_commit: str = field(init=False)
     after_commit: str = field(init=False)
+    mutex: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         self.before_commit = f"{self.role}.before_commit"
@@ -157,8 +164,8 @@ class Batch:
         """Write everything; the ids of the appended entries, in order (empty if a repeat was recognised).
 
         Raises Fenced or StreamConflict, in which case nothing was written, and BrokerError when Redis stays
-        out of reach. With a lease a lost connection is retried; without one the caller's request ids make a
-        repeat harmless.
+        out of reach. With a lease a lost connection is retried. Without one it is not, and what did not reach Redis
+        within `answer_timeout_s` is not written later either; the caller's request ids make a repeat harmless.
         """
         if not self.operations:
             return []
@@ -190,15 +197,24 @@ class Broker:
         self.sender = sender
         self.clock: Clock = clock or SystemClock()
         self.longest_block_s = longest_block_s
-        self._connect = connect or (lambda: _connect(settings))
-        self.redis = self._connect()
+        self._connect = connect
+        self.redis = self.connect_own()
+        self._blocking: redis.Redis | None = None
+        self._quick: redis.Redis | None = None
         self._commit = self.redis.register_script(scripts.COMMIT)
-        self._acquire = self.redis.register_script(scripts.ACQUIRE)
+        self._claim = self.redis.register_script(scripts.CLAIM)
         self._prefix = f"bec:{deployment}:"
         self._closing = False
         # Do reads wait for a lost connection, as batches under a lease do (services), and how long if not (clients)?
         self.is_patient = False
         self.patience_s = 0.0
+        # Does a patient broker wait for as long as it takes (a service that runs), or for `give_up_after_s`?
+        self.endures = False
+        self._give_up_at: float | None = None
+        self._away_since: float | None = None
+        # The server's clock less our monotonic one, and when that was found out.
+        self._ahead_s: float | None = None
+        self._compared = 0.0
 
     # Keys
 
@@ -233,9 +249,32 @@ class Broker:
                 lease.epoch if lease else 0,
                 sender.user,
                 sender.account,
-                self.clock.now(),
+                self.now(),
             ),
         )
+
+    def now(self) -> float:
+        """Seconds since 1970-01-01 UTC by the server's clock, which is one for all hosts; by ours if it was never asked.
+
+        All ages of messages are by this clock: `broker.now() - item.envelope.sent` holds across hosts whose clocks differ.
+        """
+        return self.clock.now() if self._ahead_s is None else self.clock.monotonic() + self._ahead_s
+
+    def compare_clocks(self, older_than_s: float = 0.0) -> None:
+        """Ask the server what time it is, if that was done longer ago than this. Raises BrokerError."""
+        before = self.clock.monotonic()
+        if self._ahead_s is not None and before - self._compared < older_than_s:
+            return
+        try:
+            seconds, micros = cast("tuple[int, int]", self._reading(self.redis.time))
+        except BrokerError as error:
+            if isinstance(error.__cause__, redis.exceptions.NoPermissionError):
+                log.warning("%s Ages of messages are by this host's clock.", error)
+                return
+            raise
+        after = self.clock.monotonic()
+        self._ahead_s = seconds + micros / 1e6 - (before + after) / 2
+        self._compared = after
 
     # Writing
 
@@ -255,14 +294,14 @@ class Broker:
 
     def commit(self, operations: list[Any], lease: Lease | None) -> list[str]:
         if lease is not None:
-            lease.sequence += 1
-            arguments = [str(lease.epoch), str(lease.sequence), *operations]
-            crash_points.reached(lease.before_commit)
-            reply = self._persist(lambda: self._commit(keys=[lease.key], args=arguments))
-            crash_points.reached(lease.after_commit)
+            with lease.mutex:
+                lease.sequence += 1
+                arguments = [str(lease.epoch), str(lease.sequence), *operations]
+                crash_points.reached(lease.before_commit)
+                words = _words(self._persist(lambda: self._commit(keys=[lease.key], args=arguments)))
+                crash_points.reached(lease.after_commit)
         else:
-            reply = self._guarded(lambda: self._commit(keys=[""], args=["", "", *operations]))
-        words = [item.decode() if isinstance(item, bytes) else str(item) for item in cast("list[Any]", reply)]
+            words = self._commit_in_time(operations)
         match words[0]:
             case "ok":
                 return words[1:]
@@ -276,11 +315,38 @@ class Broker:
             case _:
                 raise StreamConflict(f"{words[1]} is at {words[2]}, expected {words[3]}; nothing was written")
 
+    def _commit_in_time(self, operations: list[Any]) -> list[str]:
+        """Without a lease: what comes out of the network after its sender was told that it failed has no effect."""
+        if self._ahead_s is not None:
+            self.compare_clocks(CLOCK_AGE_S)
+        for _ in range(2):
+            sent = self.clock.monotonic()
+            until = (
+                ""
+                if self._ahead_s is None
+                else str(int((sent + self._ahead_s + self.settings.answer_timeout_s) * 1000))
+            )
+            arguments = ["", until, *operations]
+            words = _words(self._guarded(lambda a=arguments: self._commit(keys=[""], args=a)))  # type: ignore[misc]
+            if words[0] != "late":
+                return words
+            # It has answered in time, so that the clocks were not what we took them for.
+            self.compare_clocks()
+        raise BrokerError(
+            f"Redis at {self.settings.address()} received this {self.settings.answer_timeout_s:g} s too late, or its clock "
+            "is being set; nothing was written. Try again."
+        )
+
     def acquire_lease(self, role: str) -> Lease:
         """Become the one writer of a role. Whoever held it before is fenced off from now on."""
         key = f"{self._prefix}internal/leases/{role}"
-        epoch = self._reading(lambda: self._acquire(keys=[key], args=[self.sender.instance]))
-        return Lease(role, key, int(cast(Any, epoch)))
+        claim = f"{self.sender.instance} {new_id(self.clock)}"
+        while True:
+            known = cast("bytes | None", self._reading(lambda: self.redis.hget(key, "epoch"))) or b"0"
+            arguments = [self.sender.instance, claim, known]
+            epoch = int(cast(Any, self._reading(lambda a=arguments: self._claim(keys=[key], args=a))))  # type: ignore[misc]
+            if epoch:
+                return Lease(role, key, epoch)
 
     # Reading
 
@@ -288,14 +354,21 @@ class Broker:
         """The latest value, or None. Raises MessageError if what stands there is no message of this endpoint."""
         return self.get_many([endpoint])[0]
 
-    def get_many(self, endpoints: Iterable[Endpoint]) -> list[Delivery | None]:
-        """Several latest values in one round trip."""
+    def get_many(self, endpoints: Iterable[Endpoint], *, quickly: bool = False) -> list[Delivery | None]:
+        """Several latest values in one round trip. quickly: raise BrokerError if there is no answer within `LOOK_S`."""
         wanted = list(endpoints)
         if not wanted:
             return []
         for endpoint in wanted:
             self.check(endpoint, Kind.LATEST)
-        raw = self._reading(lambda: self.redis.mget([self.key(endpoint) for endpoint in wanted]))
+        keys = [self.key(endpoint) for endpoint in wanted]
+        if quickly:
+            if self._quick is None:
+                self._quick = self.connect_own(LOOK_S)
+            quick = self._quick
+            raw = self._guarded(lambda: quick.mget(keys))
+        else:
+            raw = self._reading(lambda: self.redis.mget(keys))
         result: list[Delivery | None] = []
         for endpoint, data in zip(wanted, cast("list[bytes | None]", raw), strict=True):
             if data is None:
@@ -320,7 +393,12 @@ class Broker:
         by_key = {self.key(endpoint).encode(): endpoint for endpoint in cursors}
         streams = {self.key(endpoint): cursor for endpoint, cursor in cursors.items()}
         block = None if block_s is None else max(1, int(min(block_s, self.longest_block_s) * 1000))
-        reply = self._reading(lambda: self.redis.xread(cast(Any, streams), count=count, block=block))
+        client = self.redis
+        if block is not None and block > self.settings.answer_timeout_s * 500:
+            if self._blocking is None:
+                self._blocking = self.connect_own(self.longest_block_s + self.settings.answer_timeout_s)
+            client = self._blocking
+        reply = self._reading(lambda: client.xread(cast(Any, streams), count=count, block=block))
         return self._entries(by_key, reply)
 
     def entries(
@@ -367,19 +445,24 @@ class Broker:
 
     # The server
 
-    def connect_own(self) -> redis.Redis:
-        """A further client with connections of its own, for a thread that blocks."""
-        return self._connect()
+    def connect_own(self, timeout_s: float | None = None) -> redis.Redis:
+        """A further client with connections of its own, for a thread that blocks. timeout_s: after which a call has
+        failed; None: `answer_timeout_s`.
+        """
+        if self._connect is not None:
+            return self._connect()
+        return _connect(self.settings, timeout_s or self.settings.answer_timeout_s)
 
     def wait_until_reachable(self, timeout_s: float) -> None:
         """Raises BrokerError with the reason if Redis does not answer in time; a refused log-in fails at
-        once.
+        once. Compares the clocks.
         """
         deadline = self.clock.monotonic() + timeout_s
         delay = 0.01
         while True:
             try:
                 self._guarded(self.redis.ping)
+                self.compare_clocks()
                 return
             except BrokerError as error:
                 left = deadline - self.clock.monotonic()
@@ -421,9 +504,17 @@ class Broker:
             )
         return found
 
+    def give_up(self) -> None:
+        """The process is to end: from now on nothing waits longer than `END_S` for a broker that is away. Safe in a
+        signal handler.
+        """
+        self._give_up_at = self.clock.monotonic() + END_S
+
     def close(self) -> None:
         self._closing = True
-        self.redis.close()
+        for client in (self.redis, self._blocking, self._quick):
+            if client is not None:
+                client.close()
 
     def _entries(self, by_key: Mapping[bytes, Endpoint], reply: Any) -> list[Delivery | Malformed]:
         found: list[Delivery | Malformed] = []
@@ -444,23 +535,43 @@ class Broker:
         return self._persist(call, self.patience_s) if self.patience_s > 0 else self._guarded(call)
 
     def _persist(self, call: Callable[[], Any], patience_s: float | None = None) -> Any:
-        """Repeat over lost connections until `give_up_after_s`, or so long. Only for calls that may be repeated."""
-        patience_s = self.settings.give_up_after_s if patience_s is None else patience_s
-        deadline = self.clock.monotonic() + patience_s
+        """Repeat over lost connections: so long, else until `give_up_after_s`, or without end if the broker `endures`.
+        Only for calls that may be repeated.
+        """
+        begun = self.clock.monotonic()
+        deadline: float | None = begun + (self.settings.give_up_after_s if patience_s is None else patience_s)
+        if self.endures and patience_s is None:
+            deadline = None
         delay = 0.02
         while True:
             try:
-                return self._guarded(call)
+                reply = self._guarded(call)
             except BrokerError as error:
                 if (
-                    not isinstance(error.__cause__, redis.ConnectionError | redis.TimeoutError)
+                    not isinstance(error.__cause__, redis.ConnectionError | redis.TimeoutError | OSError)
                     or self._closing
                 ):
                     raise
-                if self.clock.monotonic() + delay > deadline:
+                if self._away_since is None:
+                    self._away_since = begun
+                    if self.endures:
+                        log.warning("%s Work goes on when it is back.", error)
+                next_at = self.clock.monotonic() + delay
+                if any(end is not None and next_at > end for end in (deadline, self._give_up_at)):
                     raise
+                # What else lies in the pool is as dead as this one was.
+                self.redis.connection_pool.disconnect(inuse_connections=False)
                 time.sleep(delay)
                 delay = min(delay * 2, 0.5)
+                continue
+            since, self._away_since = self._away_since, None
+            if since is not None and self.endures:
+                log.warning(
+                    "Redis at %s is back; it was away for %.1f s",
+                    self.settings.address(),
+                    self.clock.monotonic() - since,
+                )
+            return reply
 
     def _guarded(self, call: Callable[[], Any]) -> Any:
         """Run a redis call; errors come out in words."""
@@ -495,11 +606,12 @@ class Broker:
         return BrokerError(f"Redis at {where} refused: {text}")
 
 
-def _connect(settings: RedisSettings) -> redis.Redis:
+def _connect(settings: RedisSettings, timeout_s: float) -> redis.Redis:
+    # redis-py's own default would retry for seconds.
     common: dict[str, Any] = {
         "protocol": 3,
-        "socket_timeout": SOCKET_TIMEOUT_S,
-        "socket_connect_timeout": settings.connect_timeout_s,
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": min(settings.connect_timeout_s, timeout_s),
         "retry": Retry(NoBackoff(), 0),
         "health_check_interval": 0,
         "db": settings.db,
@@ -534,6 +646,10 @@ def _connect(settings: RedisSettings) -> redis.Redis:
         except ValueError as error:
             raise BrokerError(f"`redis:` is not a usable address: {settings.url!r}: {error}") from error
     return redis.Redis(host=settings.host, port=settings.port, **common)
+
+
+def _words(reply: Any) -> list[str]:
+    return [_text(item) for item in cast("list[Any]", reply)]
 
 
 def _text(value: Any) -> str:

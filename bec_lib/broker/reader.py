@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
@@ -20,6 +22,9 @@ from bec_lib.broker.broker import Broker, Delivery, Malformed
 from bec_lib.endpoints import Endpoint, Kind
 
 log = logging.getLogger(__name__)
+
+# A watcher that has heard nothing for so long asks whether its connection lives; a network that was cut says nothing.
+QUIET_S = 5.0
 
 Deliver = Callable[[list[Delivery | Malformed]], None]
 
@@ -52,8 +57,9 @@ class StreamReader:
         self._in_force = threading.Event()
         self._stopping = threading.Event()
         self._mutex = threading.Lock()
-        self._client = broker.connect_own()
+        self._client = broker.connect_own(broker.longest_block_s + broker.settings.answer_timeout_s)
         self._client_id: int | None = None
+        self._connection: redis.Redis | None = None
         self._thread = threading.Thread(target=self._guarded_run, name=name, daemon=True)
 
     def start(self) -> StreamReader:
@@ -77,11 +83,12 @@ class StreamReader:
         self._changed.set()
         self._wake()
         if threading.current_thread() is not self._thread:
-            # The reader may be just about to block when it is woken: wake it until it has ended.
+            # The reader may be just about to block when its connection is taken from it: until it has ended.
             wait = 0.0005
             while self._thread.is_alive() and wait < self._broker.longest_block_s:
                 self._thread.join(timeout=min(wait, 0.05))
-                self._wake()
+                if not self._hang_up():
+                    self._wake()
                 wait *= 1.5
         self._client.close()
 
@@ -106,10 +113,20 @@ class StreamReader:
             try:
                 self._broker.redis.client_unblock(self._client_id)
             except redis.RedisError:
-                log.debug(
-                    "the reader could not be woken; it wakes by itself within %s s",
-                    self._broker.longest_block_s,
-                )
+                log.debug("the reader could not be woken; it is made to connect again")
+                self._hang_up()
+
+    def _hang_up(self) -> bool:
+        """Let a read that waits fail at once, without asking a server that may be out of reach. False if there is no
+        socket (yet).
+        """
+        connection: Any = self._connection
+        sock = getattr(getattr(connection, "connection", None), "_sock", None)
+        if not isinstance(sock, socket.socket):
+            return False
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
+        return True
 
     def _guarded_run(self) -> None:
         try:
@@ -125,7 +142,6 @@ class StreamReader:
         cursors: dict[str, str] = {}
         endpoints: dict[bytes, Endpoint] = {}
         pause = 0.05
-        connection: redis.Redis | None = None
         block = int(self._broker.longest_block_s * 1000)
         while not self._stopping.is_set():
             if self._changed.is_set():
@@ -145,12 +161,12 @@ class StreamReader:
                 self._changed.wait()
                 continue
             try:
-                if connection is None:
-                    connection = self._client.client()
-                    self._client_id = connection.client_id()
+                if self._connection is None:
+                    self._connection = self._client.client()
+                    self._client_id = self._connection.client_id()
                     if self._changed.is_set():
                         continue
-                reply: Any = connection.xread(cast(Any, cursors), count=self._count, block=block)
+                reply: Any = self._connection.xread(cast(Any, cursors), count=self._count, block=block)
                 pause = 0.05
             except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
                 if self._stopping.is_set():
@@ -160,10 +176,10 @@ class StreamReader:
                         "%s Reading goes on when it is back.",
                         self._broker.explain(redis.ConnectionError(str(error))),
                     )
-                connection = None
+                self._connection = None
                 self._client_id = None
                 self._stopping.wait(pause)
-                pause = min(pause * 2, 2.0)
+                pause = min(pause * 2, 0.5)
                 continue
             except redis.ResponseError as error:
                 if "UNBLOCKED" in str(error):
@@ -239,18 +255,35 @@ class LatestWatcher:
 
     def _run(self) -> None:
         lost = False
+        heard = time.monotonic()
+        asked = False
         while not self._stopping.is_set():
             try:
                 if lost:
+                    # Connects and subscribes again: first of all, so that no change falls into a gap.
+                    self._ask()
                     self._deliver_current(list(self._endpoints.values()))
-                    lost = False
+                    lost, heard = False, time.monotonic()
                 reply = self._pubsub.get_message(timeout=1.0)
+                quiet_s = time.monotonic() - heard
+                if reply is not None:
+                    heard, asked = time.monotonic(), False
+                elif not asked and quiet_s > QUIET_S:
+                    self._ask()
+                    asked = True
+                elif asked and quiet_s > QUIET_S + self._broker.settings.answer_timeout_s:
+                    asked = False
+                    raise redis.TimeoutError("the connection gives no answer")
             except Exception as error:  # noqa: BLE001 - whatever breaks the subscription, it is made again
                 if self._stopping.is_set():
                     return
                 if not lost:
                     log.warning("watching %s was interrupted: %s", self._broker.settings.address(), error)
                 lost = True
+                with self._mutex:
+                    connection: Any = self._pubsub.connection
+                    if connection is not None:
+                        connection.disconnect()
                 self._stopping.wait(0.2)
                 continue
             if not reply or reply.get("type") != "message":
@@ -258,3 +291,7 @@ class LatestWatcher:
             endpoint = self._endpoints.get(reply["channel"])
             if endpoint is not None:
                 self._deliver([self._broker.decode(endpoint, "", reply["data"])])
+
+    def _ask(self) -> None:
+        with self._mutex:
+            self._pubsub.ping()

@@ -5,21 +5,31 @@ interruption, so that checks made first hold for all writes after them. Written 
 """
 
 # KEYS[1]: the lease (hash epoch, seq), or "" for none.
-# ARGV: epoch, seq, then five values an operation: letter, key, a, b, c.
+# ARGV: epoch, seq, then five values an operation: letter, key, a, b, c. Without a lease: "", until, ...; until: the
+# server's time in milliseconds after which nothing is written, or "".
+#
+# A copy of a batch may come long after it was sent, and after its successors: it lies in the sender's kernel while a
+# network is cut, also when the sender has closed its connection, and is delivered afterwards. So a number that is not
+# higher than the last is of such a copy.
+#
 #   x  append        a: entry id or *      b: payload   c: about how many entries to keep, or ""
 #   e  append, exact a: entry id           b: payload   c: the id which must be the stream's last
 #   s  put           a: milliseconds or "" b: payload   c: "1" to publish it under its key as well
 #   h  cursor        a: field              b: value
 #   p  broadcast     b: payload
 #   t  expire        a: milliseconds
-# d  delete Returns {"ok", ids of the appended entries}, {"repeated"}, {"fenced", epoch} or {"conflict", key,
-# last id, expected id}.
+#   d  delete
+# Returns {"ok", ids of the appended entries}, {"repeated"}, {"fenced", epoch}, {"late"} or {"conflict", key, last id,
+# expected id}.
 COMMIT = """
 local lease = KEYS[1]
 if lease ~= '' then
   local held = redis.call('HMGET', lease, 'epoch', 'seq')
   if held[1] ~= ARGV[1] then return {'fenced', held[1] or ''} end
-  if held[2] == ARGV[2] then return {'repeated'} end
+  if (tonumber(held[2] or '') or 0) >= tonumber(ARGV[2]) then return {'repeated'} end
+elseif ARGV[2] ~= '' then
+  local time = redis.call('TIME')
+  if time[1] * 1000 + time[2] / 1000 > tonumber(ARGV[2]) then return {'late'} end
 end
 local n = #ARGV
 local i = 3
@@ -73,9 +83,14 @@ end
 return ids
 """
 
-# KEYS[1]: the lease. ARGV[1]: the new holder. Returns the new epoch.
-ACQUIRE = """
-local epoch = redis.call('HINCRBY', KEYS[1], 'epoch', 1)
-redis.call('HSET', KEYS[1], 'holder', ARGV[1], 'seq', '')
+# KEYS[1]: the lease. ARGV: the new holder, the name of this claim, the epoch that it saw. Returns the new epoch, or 0 if
+# another claim came in between. Repeated it gives the same epoch, and a copy that comes late dethrones nobody.
+CLAIM = """
+local held = redis.call('HMGET', KEYS[1], 'epoch', 'claim')
+local epoch = held[1] or '0'
+if held[2] == ARGV[2] then return tonumber(epoch) end
+if epoch ~= ARGV[3] then return 0 end
+epoch = redis.call('HINCRBY', KEYS[1], 'epoch', 1)
+redis.call('HSET', KEYS[1], 'holder', ARGV[1], 'seq', '', 'claim', ARGV[2])
 return epoch
 """

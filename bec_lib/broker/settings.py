@@ -16,7 +16,9 @@ class RedisSettings(BaseModel):
     the service's name in sentinel_name.
     persistence: what is expected of appendfsync, see the operators' guide; services warn if the server says
     something else.
-    connect_timeout_s: for one attempt. give_up_after_s: how long a service goes on trying before it fails.
+    connect_timeout_s: for one attempt. answer_timeout_s: a connection on which a call is not answered within that is
+    taken to be dead; a cut network says nothing. give_up_after_s: how long a service that starts, and a client's
+    request, go on trying; a service that runs waits for as long as it takes.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,6 +37,7 @@ class RedisSettings(BaseModel):
     sentinel_name: str = "bec"
     persistence: Literal["no", "everysec", "always"] | None = None
     connect_timeout_s: float = 2.0
+    answer_timeout_s: float = 2.0
     give_up_after_s: float = 10.0
 
     @model_validator(mode="before")

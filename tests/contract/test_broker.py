@@ -5,12 +5,14 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 
 from bec_lib import messages as m
 from bec_lib.broker import Broker, Delivery, LatestWatcher, Malformed, StreamReader
+from bec_lib.clock import SystemClock
 from bec_lib.endpoints import MessageEndpoints
 from bec_lib.errors import EndpointError, Fenced, MessageTooLarge, StreamConflict
 
@@ -125,6 +127,71 @@ def test_a_batch_repeated_after_a_lost_answer_is_applied_once(make_broker: MakeB
     lease.sequence -= 1  # as if the answer to the commit had been lost
     assert batch.commit() == []
     assert len(broker.read({MessageEndpoints.file_event: "0"})) == 1
+
+
+def test_a_copy_of_a_batch_that_comes_after_its_successor_is_not_applied(make_broker: MakeBroker) -> None:
+    """It lay in the network while that was cut, and the batch was sent again over another connection."""
+    broker = make_broker()
+    lease = broker.acquire_lease("file_writer")
+    first = broker.batch(lease).append(MessageEndpoints.file_event, file_message(1))
+    first.commit()
+    broker.batch(lease).append(MessageEndpoints.file_event, file_message(2)).commit()
+    lease.sequence = 0
+    assert first.commit() == []
+    assert len(broker.read({MessageEndpoints.file_event: "0"})) == 2
+
+
+def test_a_claim_that_comes_after_its_successor_dethrones_nobody(make_broker: MakeBroker) -> None:
+    old, new = make_broker(instance="old"), make_broker(instance="new")
+    calls: list[dict[str, list[Any]]] = []
+    claim: Any = old._claim
+    old._claim = lambda **call: calls.append(call) or claim(**call)  # type: ignore[assignment,func-returns-value]
+    first = old.acquire_lease("scan_server")
+    assert claim(**calls[0]) == first.epoch
+    second = new.acquire_lease("scan_server")
+    assert claim(**calls[0]) == 0
+    new.batch(second).put(MessageEndpoints.scan_number, number(1)).commit()
+
+
+def test_threads_that_share_a_lease_lose_no_batch(make_broker: MakeBroker) -> None:
+    broker = make_broker()
+    lease = broker.acquire_lease("scan_server")
+
+    def write() -> None:
+        for _ in range(50):
+            broker.batch(lease).append(MessageEndpoints.file_event, file_message(1)).commit()
+
+    threads = [threading.Thread(target=write) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(broker.read({MessageEndpoints.file_event: "0"})) == 200
+
+
+@pytest.mark.parametrize("wrong_s", [-3600.0, 3600.0])
+def test_ages_do_not_depend_on_the_clock_of_the_host(make_broker: MakeBroker, wrong_s: float) -> None:
+    class Wrong(SystemClock):
+        def now(self) -> float:
+            return super().now() + wrong_s
+
+    here, there = make_broker(), make_broker()
+    there.clock = Wrong()
+    for broker in (here, there):
+        broker.wait_until_reachable(5.0)
+    there.put(MessageEndpoints.scan_number, number(1))
+    found = here.get(MessageEndpoints.scan_number)
+    assert found is not None
+    assert -1.0 < here.now() - found.envelope.sent < 60.0
+
+
+def test_a_clock_of_the_server_that_was_set_keeps_nobody_from_writing(make_broker: MakeBroker) -> None:
+    broker = make_broker()
+    broker.wait_until_reachable(5.0)
+    assert broker._ahead_s is not None
+    broker._ahead_s -= 3600.0
+    broker.put(MessageEndpoints.scan_number, number(1))
+    assert broker.get(MessageEndpoints.scan_number) is not None
 
 
 def test_cursors_are_remembered_with_the_batch(make_broker: MakeBroker) -> None:
