@@ -150,6 +150,7 @@ class LiveUpdates:
     """How this client shows what runs: `bec.live_updates`.
 
     enabled: False to show nothing, as with hide_report=True everywhere. print_live_table: False for the bar alone.
+    print_client_messages: False for no notices, but those of alarms.
     return_when_paused: after Ctrl-C has paused a scan, give the prompt back (the shell), or stay with it (scripts).
     """
 
@@ -158,6 +159,7 @@ class LiveUpdates:
         self._console = console
         self.enabled = True
         self.print_live_table = True
+        self.print_client_messages = True
         self.return_when_paused = False
         self.live: Live | None = None  # what is on the screen now; others print above it
 
@@ -305,6 +307,7 @@ class LiveView:
                 points.pull(block_s=REFRESH_S)
             return False
         self._show_progress(live)
+        self._client.callbacks.poll()
         self._watch(live)
         self._tell_if_held(live)
         if scan.status == "paused" and not (self._held_by() and not self._presses):
@@ -402,11 +405,9 @@ class LiveView:
         live.update(Group(*parts), refresh=True)
 
     def _held_by(self) -> str:
-        """Which interlock holds the scan, and why; empty if none does."""
+        """Which interlock holds the scan, and why, or what a pause waits for; empty if it is nothing."""
         message = self._scan.status_message
-        if message is None or message.status != "paused" or message.reason != "interlock":
-            return ""
-        return message.message
+        return message.message if message is not None and message.status == "paused" else ""
 
     def _rate(self, done: int) -> float | None:
         """Points per second since this view has seen the first; None before that can be told."""

@@ -641,6 +641,7 @@ class ScanServer:
             estimated_s=plan.estimated_s,
             motors=plan.motors,
             owned=plan.owned,
+            sweeps=assembled.scan.sweeps,
         )
 
     def _note_end(self, item: q.Item, how: str) -> None:

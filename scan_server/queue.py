@@ -69,7 +69,7 @@ STATE_VERSION = 1
 @dataclass(frozen=True)
 class Item:
     """A request in a queue. owned: devices that it moves or reads for itself. start: where its motors stood when it
-    began. stopping: the command that ends it, empty if none does.
+    began. stopping: the command that ends it, empty if none does. sweeps: it is paused only when its device has arrived.
     """
 
     request: ScanQueueMessage
@@ -86,6 +86,7 @@ class Item:
     start: Mapping[str, float] = field(default_factory=dict)
     waiting_for: str = ""
     stopping: str = ""
+    sweeps: bool = False
 
     @property
     def label(self) -> str:
@@ -527,6 +528,8 @@ def _pause(
         replace(active, status=ItemState.PAUSED),
     )
     how = "is paused" if event.action is QueueAction.PAUSE else "pauses after the point in hand"
+    if active.sweeps:
+        how = f"pauses after the sweep; while {' and '.join(active.motors) or 'its device'} is on its way it can be aborted"
     return state, [
         _yes(event, f"{active.label} {how}", active.scan_id),
         Tell(name, active.scan_id, event.action, event.user),

@@ -37,7 +37,7 @@ from typing import Any
 import numpy as np
 
 from bec_lib.endpoints import Endpoint, MessageEndpoints
-from bec_lib.errors import BECError, ReasonCode
+from bec_lib.errors import BECError, ParameterError, ReasonCode
 from bec_lib.messages import (
     AlarmMessage,
     CallDevice,
@@ -85,6 +85,7 @@ from bec_lib.scans import (
     Trajectory,
     Wait,
 )
+from bec_lib.scans.estimate import main_value
 from bec_lib.scans.modifier import Hooks, Original
 from scan_server.assembler import ScanPlan, limit_problems
 
@@ -147,7 +148,8 @@ class Resumed:
 @dataclass(frozen=True)
 class Counted:
     """What is committed in the scan's readings. points: server -> number of its points; baseline: servers whose
-    baseline is there.
+    baseline is there; last: the reading of the last point, device -> signal -> {"value", "timestamp"}, if it was asked
+    for.
     """
 
     points: Mapping[str, int]
@@ -155,6 +157,7 @@ class Counted:
 
 
 # Effects
+    last: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -171,7 +174,9 @@ class Put:
 
 @dataclass(frozen=True)
 class Count:
-    """Look what is committed, and call `counted`."""
+    """Look what is committed, and call `counted`. schema: of the columns, if the last point is of interest, too."""
+
+    schema: ScanSchemaMessage | None = None
 
 
 @dataclass(frozen=True)
@@ -301,6 +306,7 @@ class ScanRun:
         self.readers = self._servers_that_read()
         self._points = dict.fromkeys(self.readers, 0)
         self._baseline_done: set[str] = set()
+        self._last: Mapping[str, Mapping[str, Any]] = {}
         self._staged: dict[str, StagedDevice] = {}
         self._schema: ScanSchemaMessage | None = resumed.schema if resumed else None
         self._resumed = resumed
@@ -359,6 +365,7 @@ class ScanRun:
         elif reply.status is InstructionStatus.STOPPED:
             self._was_stopped(sent, reply)
         else:
+        note = self.note
             self._failed(sent, reply)
         return self._turn(moment)
 
@@ -368,6 +375,8 @@ class ScanRun:
             case QueueAction.PAUSE | QueueAction.DEFERRED_PAUSE:
                 if self.order.is_scan and self.phase is not Phase.CLEANING and not self._paused:
                     self._paused = True
+        if note and not self.note and self.phase is Phase.RUNNING:
+            self._tell_state(ScanState.PAUSED, moment)
                     at_once = action is QueueAction.PAUSE
                     self._finishes_point = not at_once and self._is_within_point
                     # A device server that has not begun with its part of the point would hold it.
@@ -428,6 +437,7 @@ class ScanRun:
             self._skip = self.committed
             self._enter_running()
         return self._turn(moment)
+        self._last = counted.last
 
     def recalled(
         self, index: int, reading: Mapping[str, Mapping[str, Any]] | None, moment: Moment
@@ -474,6 +484,14 @@ class ScanRun:
     @property
     def waiting_for(self) -> set[str]:
         """Device servers that owe a reply."""
+    @property
+    def note(self) -> str:
+        """What whoever waits for the run should know; empty if it is nothing."""
+        on_way = [s.action.device for s in self._in_flight.values() if isinstance(s.action, SweepDevice)]
+        if not self._paused or not on_way or self.phase is not Phase.RUNNING:
+            return ""
+        return f"pauses after the sweep of {on_way[0]}"
+
         return {sent.server for sent in self._in_flight.values()}
 
     @property
@@ -522,7 +540,7 @@ class ScanRun:
         self.phase = Phase.COUNTING
         self._after_count = phase
         self.wake_at = None
-        self._out.append(Count())
+        self._out.append(Count(None if phase is Phase.ENDED else self._schema))
 
     # Opening
 
@@ -921,7 +939,7 @@ class ScanRun:
             frames_per_trigger=exposure.frames_per_trigger,
             settling_time_after_trigger_s=exposure.settling_time_after_trigger,
         )
-        action = _rest_of_sweep(whole, self._skip)
+        action = self._rest_of_sweep(whole, self._skip)
         if action is None:
             self._resume_generator(self._swept(self._skip))
         else:
@@ -1010,6 +1028,27 @@ class ScanRun:
             case Points() | Read() | Call() | Wait() | Original():
                 return ""
         return f"the scan {self.order.request.scan_type} gave a step that is none: {step!r}"
+
+    def _rest_of_sweep(self, sweep: SweepDevice, committed: int) -> SweepDevice | None:
+        """What is left of it; it goes on where its last recorded point was, if it has no marks."""
+        rest = _rest_of_sweep(sweep, committed)
+        if rest is None or rest is sweep or rest.marks or rest.kickoff is not None:
+            return rest
+        return rest.model_copy(update={"start": self._recorded_position(sweep)})
+
+    def _recorded_position(self, sweep: SweepDevice) -> float | None:
+        """Where the last point of a sweep was taken, within what the device may be sent to; None if it is not known."""
+        try:
+            position = main_value(self._last, sweep.device)
+        except ParameterError:
+            return None
+        ends = [end for end in (sweep.start, sweep.target) if end is not None]
+        if len(ends) == 2:
+            return min(max(position, min(ends)), max(ends))
+        record = self.plan.devices.get(sweep.device)
+        # A read-back may lie a little outside of the limits, where the device would not go.
+        low, high = record.limits if record is not None and record.limits else (position, position)
+        return min(max(position, low), high)
 
     def _outside(self, motors: list[str], positions: np.ndarray) -> str:
         known = [name for name in motors if name in self.plan.devices]
@@ -1116,7 +1155,7 @@ class ScanRun:
             if isinstance(action, UnstageDevices) and not self._exhausted:
                 continue  # of a resumed scan, before it was staged again
             if isinstance(action, SweepDevice):
-                rest = _rest_of_sweep(action, self._points.get(sent.server, 0))
+                rest = self._rest_of_sweep(action, self._points.get(sent.server, 0))
                 if rest is None:
                     self._resume_generator(self._swept(self._points.get(sent.server, 0)))
                 else:
@@ -1369,7 +1408,7 @@ class ScanRun:
                             "status": state,
                             "timestamp": moment.now,
                             "dead_time_s": self._dead_time(moment),
-                            "message": self._held,
+                            "message": self._held or self.note,
                             "reason": "interlock" if self._held else None,
                         }
                     ),
@@ -1455,7 +1494,7 @@ def _trimmed(piece: RunPoints, committed: int) -> RunPoints | None:
 def _rest_of_sweep(sweep: SweepDevice, committed: int) -> SweepDevice | None:
     """What is left of a sweep when so many of the scan's points are committed; None if it is known that nothing is.
 
-    With marks it goes back to its start and takes the others. Without, it goes on from where the device is.
+    With marks it goes back to its start and takes the others.
     """
     done = committed - sweep.first_index
     if done <= 0:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -27,6 +27,7 @@ from scan_server.run import (
     Append,
     Ask,
     Count,
+    Counted,
     Effect,
     Finish,
     Moment,
@@ -145,6 +146,7 @@ class Worker:
         self._held = Held()
         self._note = ""
         self._silent_since: float | None = None
+        self._silence = ""
         self._thread = threading.Thread(target=self._work, name=f"queue-{queue}", daemon=True)
 
     def start(self) -> Worker:
@@ -220,6 +222,7 @@ class Worker:
             effects += self._look_after()
         if effects:
             self._carry_out(effects)
+            self._say()
         return True
 
     def _timeout(self) -> float:
@@ -254,7 +257,7 @@ class Worker:
             batch = self._broker.batch(self._lease)
             following: list[Effect] = []
             finished: Finish | None = None
-            count = False
+            count: Count | None = None
             recall: Recall | None = None
             asks: RunAsks | None = None
             for effect in effects:
@@ -262,7 +265,7 @@ class Worker:
                     case Append() | Put():
                         following += self._write(batch, effect)
                     case Count():
-                        count = True
+                        count = effect
                     case Recall():
                         recall = effect
                     case Ask(message):
@@ -273,12 +276,10 @@ class Worker:
             batch.commit()
             if asks is not None:
                 self._tell(asks)
-            if count:
+            if count is not None:
                 run = self._run
                 assert run is not None
-                counted = patiently(
-                    self._broker, partial(count_committed, self._broker, run.order.scan_id, run.readers)
-                )
+                counted = patiently(self._broker, partial(self._counted, run, count))
                 moment = self._moment()
                 following += self._guarded(ScanRun.counted, counted, moment)
             if recall is not None:
@@ -293,6 +294,14 @@ class Worker:
                 self._finish(finished)
                 return
             effects = following
+
+    def _counted(self, run: ScanRun, count: Count) -> Counted:
+        scan_id = run.order.scan_id
+        counted = count_committed(self._broker, scan_id, run.readers)
+        last = min((counted.points.get(server, 0) for server in run.readers), default=0) - 1
+        if count.schema is None or last < 0:
+            return counted
+        return replace(counted, last=reading_of(self._broker, scan_id, last, count.schema) or {})
 
     def _write(self, batch: Batch, effect: Append | Put) -> list[Effect]:
         try:
@@ -359,7 +368,10 @@ class Worker:
             return self._guarded(ScanRun.silent, dead, moment)
         return []
 
-    def _say(self, message: str) -> None:
+    def _say(self, silence: str | None = None) -> None:
+        """Tell what people should know, if it has changed. silence: which device server is; None: as before."""
+        self._silence = self._silence if silence is None else silence
+        message = self._silence or (self._run.note if self._run is not None else "")
         if message != self._note:
             self._note = message
             self._tell(WorkerNote(self.queue, message))

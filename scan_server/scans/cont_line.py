@@ -8,6 +8,7 @@ from bec_lib.scans import Device, Exposure, Scan, Steps, Sweep, line_positions, 
 class Continuous(Scan):
     """What they have in common: one motor from start to stop, once."""
 
+    sweeps = True
     motor: Device = parameter(doc="The motor, or another positioner.")
     start: float = parameter(of="motor", doc="Where the motion begins.")
     stop: float = parameter(of="motor", doc="Where it ends.")

@@ -15,6 +15,7 @@ class RoundScanFly(Scan):
     """
 
     scan_name = "round_scan_fly"
+    sweeps = True
     flyer: Device = parameter(moved=False, doc="The flyer.")
     inner_ring: float = parameter(ge=0, doc="Radius of the first ring.")
     outer_ring: float = parameter(ge=0, doc="Radius of the last ring.")

@@ -162,9 +162,9 @@ class Bench:
         assert len(actions) < limit, "it never ends"
         return actions
 
-    def count(self, **points: int) -> None:
+    def count(self, *, last: Any = None, **points: int) -> None:
         self.counts -= 1
-        self.take(self.run.counted(Counted(points or self.done_points, frozenset()), T))
+        self.take(self.run.counted(Counted(points or self.done_points, frozenset(), last or {}), T))
 
     def messages(self, kind: type[Any]) -> list[Any]:
         return [message for message in self.told if isinstance(message, kind)]

@@ -7,10 +7,18 @@ from typing import Any
 import pytest
 
 from bec_lib.errors import ReasonCode
-from bec_lib.messages import ErrorInfo, InstructionStatus, ScanJournalMessage, ScanState
+from bec_lib.messages import (
+    ErrorInfo,
+    InstructionStatus,
+    QueueAction,
+    ScanJournalMessage,
+    ScanSchemaMessage,
+    ScanState,
+    ScanStatusMessage,
+)
 from bec_lib.scans import Call, Device, Move, Point, Points, PointScan, Steps, Sweep, parameter
 from scan_server.run import Resumed
-from tests.scan_server.test_run import Bench, made, registry
+from tests.scan_server.test_run import Bench, T, made, registry
 
 DOWN = ErrorInfo(error_message="started anew", code=ReasonCode.SERVICE_DOWN)
 
@@ -69,6 +77,35 @@ def test_a_restart_of_the_device_server_in_a_sweep_takes_the_other_marks() -> No
     assert (rest.first_index, rest.start, rest.target) == (10, None, -5)
     assert bench.answer().first_index == 12
     assert bench.answer().targets == {"samx": 8.0}
+
+
+def test_without_marks_a_sweep_goes_on_where_its_last_point_was_taken() -> None:
+    """Its device may have gone on, or may have forgotten where it was, while nobody took points."""
+    bench = started()
+    bench.answer(result={"points": 4})
+    bench.answer(0, InstructionStatus.STOPPED, boot="other", error=DOWN)
+    bench.count(last={"samx": {"samx": {"value": -3.25, "timestamp": 1.0}}}, main=10)
+    bench.answer(), bench.answer(), bench.answer()
+    assert bench.answer(result={"points": 2}).start == -3.25
+    again = started(
+        Resumed(opened=True, schema=bench.messages(ScanSchemaMessage)[-1], journal={0: {"points": 4}})
+    )
+    again.answer(), again.answer()
+    # Of the read-back a little may lie outside of the limits.
+    again.count(last={"samx": {"samx": {"value": -10.001, "timestamp": 1.0}}}, main=10)
+    again.answer(), again.answer()
+    assert again.answer(result={"points": 2}).start == -10.0
+
+
+def test_a_pause_waits_for_the_end_of_a_sweep_and_says_so() -> None:
+    bench = started()
+    bench.take(bench.run.command(QueueAction.DEFERRED_PAUSE, "", T))
+    assert bench.run.note == "pauses after the sweep of samx"
+    assert bench.messages(ScanStatusMessage)[-1].message == bench.run.note
+    bench.answer(result={"points": 4})
+    assert bench.run.note == bench.messages(ScanStatusMessage)[-1].message == "" and not bench.sent
+    bench.take(bench.run.command(QueueAction.CONTINUE, "", T))
+    assert bench.kinds == ["sweep"]
 
 
 def test_a_restart_behind_the_last_mark_takes_none_again() -> None:
