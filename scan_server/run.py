@@ -154,10 +154,10 @@ class Counted:
 
     points: Mapping[str, int]
     baseline: frozenset[str] = frozenset()
+    last: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 # Effects
-    last: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -298,6 +298,7 @@ class ScanRun:
         self._finishes_point = False
         self._next_index = 0
         self._sweep_index = 0
+        self._last: Mapping[str, Mapping[str, Any]] = {}
         self._paused = resumed is not None and resumed.paused
         # Why an interlock holds it, and since when (seconds UTC); empty if none does.
         self._held_since: float | None = resumed.held_since if resumed else None
@@ -306,7 +307,6 @@ class ScanRun:
         self.readers = self._servers_that_read()
         self._points = dict.fromkeys(self.readers, 0)
         self._baseline_done: set[str] = set()
-        self._last: Mapping[str, Mapping[str, Any]] = {}
         self._staged: dict[str, StagedDevice] = {}
         self._schema: ScanSchemaMessage | None = resumed.schema if resumed else None
         self._resumed = resumed
@@ -357,6 +357,7 @@ class ScanRun:
 
     def answered(self, reply: DeviceInstructionResponse, moment: Moment) -> list[Effect]:
         """A device server's reply. One to an instruction that is not in flight is passed over."""
+        note = self.note
         sent = self._in_flight.pop(reply.instruction_id, None)
         if sent is None:
             return []
@@ -365,8 +366,9 @@ class ScanRun:
         elif reply.status is InstructionStatus.STOPPED:
             self._was_stopped(sent, reply)
         else:
-        note = self.note
             self._failed(sent, reply)
+        if note and not self.note and self.phase is Phase.RUNNING:
+            self._tell_state(ScanState.PAUSED, moment)
         return self._turn(moment)
 
     def command(self, action: QueueAction, message: str, moment: Moment) -> list[Effect]:
@@ -375,8 +377,6 @@ class ScanRun:
             case QueueAction.PAUSE | QueueAction.DEFERRED_PAUSE:
                 if self.order.is_scan and self.phase is not Phase.CLEANING and not self._paused:
                     self._paused = True
-        if note and not self.note and self.phase is Phase.RUNNING:
-            self._tell_state(ScanState.PAUSED, moment)
                     at_once = action is QueueAction.PAUSE
                     self._finishes_point = not at_once and self._is_within_point
                     # A device server that has not begun with its part of the point would hold it.
@@ -429,6 +429,7 @@ class ScanRun:
             return []
         self._points = {server: counted.points.get(server, 0) for server in self.readers}
         self._baseline_done = set(counted.baseline)
+        self._last = counted.last
         if self._after_count is Phase.ENDED:
             self._end(moment)
         elif self._after_count is Phase.STAGING:
@@ -437,7 +438,6 @@ class ScanRun:
             self._skip = self.committed
             self._enter_running()
         return self._turn(moment)
-        self._last = counted.last
 
     def recalled(
         self, index: int, reading: Mapping[str, Mapping[str, Any]] | None, moment: Moment
@@ -476,14 +476,6 @@ class ScanRun:
             self._give_up(f"the device server {', '.join(servers)} is not running")
         return self._turn(moment)
 
-    def broke(self, error: ErrorInfo, moment: Moment) -> list[Effect]:
-        """The worker met a fault that is not a device's: the scan's code raised, or ours did."""
-        self._stop(ScanState.ABORTED, "alarm", error.error_message, error.code, error)
-        return self._turn(moment)
-
-    @property
-    def waiting_for(self) -> set[str]:
-        """Device servers that owe a reply."""
     @property
     def note(self) -> str:
         """What whoever waits for the run should know; empty if it is nothing."""
@@ -492,6 +484,14 @@ class ScanRun:
             return ""
         return f"pauses after the sweep of {on_way[0]}"
 
+    def broke(self, error: ErrorInfo, moment: Moment) -> list[Effect]:
+        """The worker met a fault that is not a device's: the scan's code raised, or ours did."""
+        self._stop(ScanState.ABORTED, "alarm", error.error_message, error.code, error)
+        return self._turn(moment)
+
+    @property
+    def waiting_for(self) -> set[str]:
+        """Device servers that owe a reply."""
         return {sent.server for sent in self._in_flight.values()}
 
     @property
@@ -945,6 +945,27 @@ class ScanRun:
         else:
             self._awaited = self._send(self._server(step.device), action)
 
+    def _rest_of_sweep(self, sweep: SweepDevice, committed: int) -> SweepDevice | None:
+        """What is left of it; it goes on where its last recorded point was, if it has no marks."""
+        rest = _rest_of_sweep(sweep, committed)
+        if rest is None or rest is sweep or rest.marks or rest.kickoff is not None:
+            return rest
+        return rest.model_copy(update={"start": self._recorded_position(sweep)})
+
+    def _recorded_position(self, sweep: SweepDevice) -> float | None:
+        """Where the last point of a sweep was taken, within what the device may be sent to; None if it is not known."""
+        try:
+            position = main_value(self._last, sweep.device)
+        except ParameterError:
+            return None
+        ends = [end for end in (sweep.start, sweep.target) if end is not None]
+        if len(ends) == 2:
+            return min(max(position, min(ends)), max(ends))
+        record = self.plan.devices.get(sweep.device)
+        # A read-back may lie a little outside of the limits, where the device would not go.
+        low, high = record.limits if record is not None and record.limits else (position, position)
+        return min(max(position, low), high)
+
     def _swept(self, until: int) -> dict[str, int]:
         """The result of the sweep in hand: its points end before the index `until`."""
         self._next_index = max(self._sweep_index, until)
@@ -1028,27 +1049,6 @@ class ScanRun:
             case Points() | Read() | Call() | Wait() | Original():
                 return ""
         return f"the scan {self.order.request.scan_type} gave a step that is none: {step!r}"
-
-    def _rest_of_sweep(self, sweep: SweepDevice, committed: int) -> SweepDevice | None:
-        """What is left of it; it goes on where its last recorded point was, if it has no marks."""
-        rest = _rest_of_sweep(sweep, committed)
-        if rest is None or rest is sweep or rest.marks or rest.kickoff is not None:
-            return rest
-        return rest.model_copy(update={"start": self._recorded_position(sweep)})
-
-    def _recorded_position(self, sweep: SweepDevice) -> float | None:
-        """Where the last point of a sweep was taken, within what the device may be sent to; None if it is not known."""
-        try:
-            position = main_value(self._last, sweep.device)
-        except ParameterError:
-            return None
-        ends = [end for end in (sweep.start, sweep.target) if end is not None]
-        if len(ends) == 2:
-            return min(max(position, min(ends)), max(ends))
-        record = self.plan.devices.get(sweep.device)
-        # A read-back may lie a little outside of the limits, where the device would not go.
-        low, high = record.limits if record is not None and record.limits else (position, position)
-        return min(max(position, low), high)
 
     def _outside(self, motors: list[str], positions: np.ndarray) -> str:
         known = [name for name in motors if name in self.plan.devices]

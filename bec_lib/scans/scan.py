@@ -124,10 +124,10 @@ class Scan:
 
     scan_name: ClassVar[str] = ""
     is_scan: ClassVar[bool] = True
-    arguments: ClassVar[Bundle | None] = None
-
     # Takes points while a device is on its way, so that a pause waits for the end of that.
     sweeps: ClassVar[bool] = False
+    arguments: ClassVar[Bundle | None] = None
+
     def __init__(self, call: BoundCall, start: Mapping[str, float] | None = None):
         self.bundles = call.bundles
         self.start_positions: dict[str, float] = dict(start or {})
