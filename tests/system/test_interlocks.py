@@ -88,8 +88,10 @@ def test_a_trip_in_a_scan(bec: Any) -> None:
         beam.set(GONE).wait()
         wait_until(lambda: report.scan.status == "paused", 5.0, "the scan is held")
         if count == 3:
+            wait_until(
+                lambda: bec.queue.status["primary"].items[0].status == "paused", 5.0, "the queue says so too"
+            )
             item = bec.queue.status["primary"].items[0]
-            assert item.status == "paused"
             assert item.waiting_for == "held by interlock beam_current: beam.beam = 50 mA, must be > 120 mA"
             with pytest.raises(RequestRejected, match="goes on by itself"):
                 bec.queue.request_scan_continuation()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from bec_lib.errors import BECError
 from tests.chaos.stage import Stage
 
 PLUGINS = Path(__file__).parent / "plugins"
@@ -28,3 +30,15 @@ def stage() -> Iterator[Stage]:
         else:
             os.environ["PYTHONPATH"] = before
     assert problems + problems_of_end == []
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_in_the_queue(stage: Stage) -> Iterator[None]:
+    """A test that fails leaves its scan to no other."""
+    yield
+    queue = stage.client.queue
+    if any(snapshot.items for snapshot in queue.status.values()):
+        for name in list(queue.status):
+            # It may have come to its end by itself meanwhile.
+            with contextlib.suppress(BECError):
+                queue.request_queue_reset(queue=name)

@@ -67,7 +67,10 @@ def test_a_scan_that_kills_the_scan_server_is_paused_in_the_end_and_can_be_abort
 ) -> None:
     report = stage.client.scans.bad("kills")
     wait_until(lambda: report.status == "PAUSED", 30.0, "it is paused")
-    assert "has ended 3 times in a row" in stage.client.queue.status["primary"].message
+    # The scan's state and the queue's are written by two threads, one after the other.
+    wait_until(
+        lambda: "has ended 3 times in a row" in stage.client.queue.status["primary"].message, 10.0, "why"
+    )
     time.sleep(0.5)
     pid = stage.pids()["scan_server"]
     stage.client.queue.request_scan_abortion()
@@ -86,7 +89,9 @@ def test_a_device_that_wants_people_to_be_asked_is_not_used_again_by_itself(stag
         wait_until(lambda: stage.num_points(report.scan.scan_id) >= 5, 10.0, "five points")
         os.kill(stage.pids()["device_server"], signal.SIGKILL)
         wait_until(lambda: report.status == "PAUSED", 10.0, "it is paused")
-        assert "samy has `onInterrupt: ask`" in client.queue.status["primary"].message
+        wait_until(
+            lambda: "samy has `onInterrupt: ask`" in client.queue.status["primary"].message, 10.0, "why"
+        )
         before = stage.num_points(report.scan.scan_id)
         assert stage.wait_until_well() == []
         assert stage.num_points(report.scan.scan_id) == before < 31
