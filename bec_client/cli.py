@@ -426,6 +426,7 @@ def status(config: ConfigOption = None, debug: DebugOption = False, as_json: Jso
             "account": client.account,
             "devices": len(client.devices),
             "failed devices": client.devices.failed_devices,
+            "in use": _by_holder(client.session.holders()),
             "next scan number": client.queue.next_scan_number,
         }
         if as_json:
@@ -437,12 +438,22 @@ def status(config: ConfigOption = None, debug: DebugOption = False, as_json: Jso
             for key, value in facts.items():
                 if value or key in ("devices",):
                     shown = ", ".join(value) if isinstance(value, dict) else str(value)
+                    if key == "in use":
+                        shown = "\n".join(f"{', '.join(names)}: {who}" for who, names in value.items())
                     grid.add_row(f"[cyan]{key}", shown)
             show(grid)
             show(service_table(services, client.service_status.ends()))
             show(queue_table(client.queue.status))
         if any(state is None for state in services.values()):
             raise typer.Exit(FAILED)
+
+
+def _by_holder(holders: dict[str, str]) -> dict[str, list[str]]:
+    """Who -> the devices that he has."""
+    found: dict[str, list[str]] = {}
+    for device, who in holders.items():
+        found.setdefault(who, []).append(device)
+    return found
 
 
 @app.command()
@@ -596,10 +607,12 @@ def config_show(
     with _client() as client:
         if name is not None:
             info = client.session.fresh_info(name)
-            _json(info) if as_json else show(device_summary(info))
+            _json(info) if as_json else show(device_summary(info, client.session.holder_of(info.name)))
             return
         infos = [client.session.fresh_info(device) for device in client.session.names()]
-        _json(infos) if as_json else show(device_table(infos, client.session.message))
+        _json(infos) if as_json else show(
+            device_table(infos, client.session.message, client.session.holders())
+        )
 
 
 @config_app.command("save")

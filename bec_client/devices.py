@@ -1,7 +1,7 @@
 """The devices of the session as objects: `dev.samx.read()`, `dev.samx.velocity.get()`, `dev.wm("sam*")`.
 
 A device here is a remote control: names, methods and documentation come from what the device server publishes,
-every call goes to the device server and returns, or raises, what the device did. Limits, state and owner are looked
+every call goes to the device server and returns, or raises, what the device did. Limits, state and holder are looked
 up whenever they are asked for. Knows no ophyd.
 """
 
@@ -226,7 +226,7 @@ class Device(_Node):
         """Print everything that is known about it."""
         from bec_client.tables import device_summary, show
 
-        show(device_summary(self._info))
+        show(device_summary(self._info, self.owner))
 
     # State and configuration
 
@@ -240,8 +240,8 @@ class Device(_Node):
 
     @property
     def owner(self) -> str:
-        """The id of the scan that has it, or ""."""
-        return self._info.owner
+        """Who moves it or has it to himself now, as in "scan 12 (line_scan) of ada"; empty if nobody has."""
+        return self._client.session.holder_of(self._name)
 
     @property
     def limits(self) -> list[float] | None:
@@ -323,7 +323,8 @@ class Device(_Node):
     def __repr__(self) -> str:
         short = self.device_class.rsplit(".", 1)[-1] or "device"
         unit = f" [{self.unit}]" if self.unit else ""
-        return f"<{short} {self._name}{unit}>"
+        holder = self._client.session.holders_lately().get(self._name)
+        return f"<{short} {self._name}{unit}{f', held by {holder}' if holder else ''}>"
 
 
 def _config_property(name: str, field: str) -> property:
@@ -483,7 +484,9 @@ class DeviceContainer:
 
         show(
             device_table(
-                [self._session.fresh_info(name) for name in self._session.names()], self._session.message
+                [self._session.fresh_info(name) for name in self._session.names()],
+                self._session.message,
+                self._session.holders(),
             )
         )
 

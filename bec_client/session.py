@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 
 LOOK_AGAIN_S = 1.0
+HELD_S = 0.5
 # Verbs that change nothing, and may be repeated.
 READS = frozenset({"read", "get", "describe", "read_configuration", "describe_configuration"})
 
@@ -132,7 +133,7 @@ class Entry:
 
     @property
     def is_positioner(self) -> bool:
-        return self.info is not None and (self.info.role == "positioner" or self.info.limits is not None)
+        return self.info is not None and self.info.role == "positioner"
 
 
 class Session:
@@ -145,6 +146,8 @@ class Session:
         self._entries: dict[str, Entry] = {}
         self._stale = True
         self._look_again: float | None = None
+        self._held: dict[str, str] = {}
+        self._held_until = 0.0
 
     def on_session(self, message: DeviceSessionMessage) -> None:
         """By the reader thread: the session has changed; it is loaded when it is next used."""
@@ -214,6 +217,35 @@ class Session:
             config=entry.config,
             server=str(entry.config.get("deviceServer", "main")),
         )
+
+    def holders(self) -> dict[str, str]:
+        """Device -> who moves it or has it to itself now, of those that somebody has."""
+        servers = dict.fromkeys(
+            str(entry.config.get("deviceServer") or "main") for entry in self.entries().values()
+        )
+        found = self._client.broker.get_many(Endpoints.device_holders(server) for server in servers)
+        told: dict[str, list[str]] = {}
+        for item in found:
+            for holder in item.message.holders if item else ():
+                for device in holder.devices:
+                    told.setdefault(device, []).append(str(holder))
+        return {device: "; ".join(texts) for device, texts in told.items()}
+
+    def holder_of(self, name: str) -> str:
+        """Who moves the device or has it to itself now, in words; empty if nobody has."""
+        server = str(self.entry(name).config.get("deviceServer") or "main")
+        found = self._client.broker.get(Endpoints.device_holders(server))
+        return found.message.of(name) if found else ""
+
+    def holders_lately(self) -> dict[str, str]:
+        """`holders` of the last half second, for the printing of many devices; empty if Redis does not answer."""
+        if time.monotonic() >= self._held_until:
+            try:
+                self._held = self.holders()
+            except BECError:
+                self._held = {}
+            self._held_until = time.monotonic() + HELD_S
+        return self._held
 
     def role_of(self, name: str) -> str:
         return device_server_role(str(self.entry(name).config.get("deviceServer") or "main"))
@@ -317,11 +349,12 @@ class Session:
         return found
 
     def positions(self, names: Any = None) -> list[dict[str, Any]]:
-        """One row per device: name, readback, setpoint, limits, unit; what cannot be read is None and `error` says
-        why. All devices are asked at the same time.
+        """One row per device: name, readback, setpoint, limits, unit, who holds it; what cannot be read is None and
+        `error` says why. All devices are asked at the same time.
         """
         rows = []
         asked = []
+        holders = self.holders()
         for name in self.matching(names):
             row: dict[str, Any] = {
                 "name": name,
@@ -330,6 +363,7 @@ class Session:
                 "low": None,
                 "high": None,
                 "unit": "",
+                "held_by": holders.get(name, ""),
                 "error": "",
             }
             rows.append(row)

@@ -9,9 +9,10 @@ import io
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.cells import cell_len
@@ -42,7 +43,6 @@ STATE_STYLES = {
     "ready": "green",
     "closed": "green",
     "BUSY": "yellow",
-    "busy": "yellow",
     "PAUSED": "yellow",
     "paused": "yellow",
     "user_completed": "yellow",
@@ -365,6 +365,7 @@ def position_table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
         ("low", "right"),
         ("high", "right"),
         "unit",
+        *(["held by"] if any(row["held_by"] for row in rows) else []),
         ("", "flexible"),
     )
     for row in rows:
@@ -376,12 +377,18 @@ def position_table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
             number(row["low"]) if row["low"] is not None else "",
             number(row["high"]) if row["high"] is not None else "",
             row["unit"],
+            *([row["held_by"]] if any(row["held_by"] for row in rows) else []),
             Text(row["error"], style="red"),
         )
     return made
 
 
-def device_table(infos: Sequence[DeviceInfoMessage], session: DeviceSessionMessage | None) -> RenderableType:
+def device_table(
+    infos: Sequence[DeviceInfoMessage],
+    session: DeviceSessionMessage | None,
+    holders: Mapping[str, str] | None = None,
+) -> RenderableType:
+    """holders: device -> who has it now, of those that somebody has."""
     if not infos:
         return Text("No devices are loaded. Load a device file with `bec config load FILE`.")
     source = f" from {session.source}" if session and session.source else ""
@@ -393,6 +400,7 @@ def device_table(infos: Sequence[DeviceInfoMessage], session: DeviceSessionMessa
         ("read", "optional"),
         ("unit", "optional"),
         ("limits", "optional"),
+        *(["held by"] if holders else []),
         ("description", "flexible"),
     )
     for info in infos:
@@ -405,12 +413,13 @@ def device_table(infos: Sequence[DeviceInfoMessage], session: DeviceSessionMessa
             str(info.config.get("readoutPriority", "")),
             info.unit,
             limits,
+            *([holders.get(info.name, "")] if holders else []),
             Text(info.error, style="red") if info.error else str(info.config.get("description", "")),
         )
     return made
 
 
-def device_summary(info: DeviceInfoMessage) -> RenderableType:
+def device_summary(info: DeviceInfoMessage, held_by: str = "") -> RenderableType:
     head = Table.grid(padding=(0, 2))
     facts: dict[str, Any] = {
         "class": info.device_class,
@@ -420,7 +429,7 @@ def device_summary(info: DeviceInfoMessage) -> RenderableType:
         "limits": "" if info.limits is None else f"{info.limits[0]:g} to {info.limits[1]:g} {info.unit}",
         "tags": ", ".join(info.config.get("deviceTags") or []),
         "read only": "yes" if info.config.get("readOnly") else "",
-        "owned by scan": info.owner,
+        "held by": held_by,
         "server": info.server,
         "description": info.config.get("description", ""),
     }
@@ -466,6 +475,8 @@ def _title(error: BaseException) -> str:
     words = {
         "LimitError": "Out of limits",
         "ParameterError": "The call is not right",
+        "UnknownScan": "Unknown scan",
+        "MissingFeature": "Not there",
         "RequestRejected": "Refused",
         "UnknownDevice": "Unknown device",
         "DeviceAttributeError": "Unknown device",

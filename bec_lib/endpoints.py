@@ -319,6 +319,12 @@ class MessageEndpoints:
         writer="device_server",
         doc="A device server's process and epoch.",
     )
+    device_holders = _latest(
+        "info/devices/holders/{server}",
+        m.DeviceHoldersMessage,
+        writer="device_server",
+        doc="Which scan, move or call has which devices of a device server now.",
+    )
     device_instructions_response = _stream(
         "internal/devices/{server}/responses",
         m.DeviceInstructionResponse,

@@ -90,10 +90,21 @@ class DeviceAdapter(Protocol):
 class OphydAdapter:
     """An ophyd object (a Device or a Signal) with its configuration.
 
-    state: "ready", "disabled" or "failed", then `error` says why and `obj` may be None.
+    state: "ready", "disabled" or "failed", then `error` says why and `obj` may be None. kind: its class, if `obj` is
+    None and the class is known all the same.
     """
 
-    def __init__(self, name: str, config: DeviceConfig, obj: Any, *, state: str = "ready", error: str = ""):
+    def __init__(
+        self,
+        name: str,
+        config: DeviceConfig,
+        obj: Any,
+        *,
+        state: str = "ready",
+        error: str = "",
+        kind: type | None = None,
+    ):
+        self._kind = kind if obj is None else type(obj)
         self.name = name
         self.config = config
         self.obj = obj
@@ -115,11 +126,12 @@ class OphydAdapter:
 
     @property
     def is_positioner(self) -> bool:
+        """By its class: one of ophyd's positioners, or with `set` and `position` as they have. Limits make none."""
         from ophyd.positioner import PositionerBase
 
-        obj = self.obj
-        return isinstance(obj, PositionerBase) or (
-            hasattr(type(obj), "set") and hasattr(type(obj), "position")
+        kind = self._kind
+        return kind is not None and (
+            issubclass(kind, PositionerBase) or (hasattr(kind, "set") and hasattr(kind, "position"))
         )
 
     @property
@@ -128,10 +140,10 @@ class OphydAdapter:
         from ophyd import Device, Signal
 
         obj = self.obj
-        if obj is None:
-            return "signal"
         if self.is_positioner:
             return "positioner"
+        if obj is None:
+            return "signal"
         if isinstance(obj, Signal):
             return "signal"
         if self.config.softwareTrigger or self.has_own("trigger"):
@@ -225,7 +237,9 @@ class OphydAdapter:
         }
         if self.obj is None:
             limits = config.deviceConfig.get("limits")
-            return DeviceInfoMessage(**common, limits=[float(value) for value in limits] if limits else None)
+            return DeviceInfoMessage(
+                **common, role=self.role, limits=[float(value) for value in limits] if limits else None
+            )
         try:
             description = dict(self.obj.describe()) if self.state == "ready" else {}
         except Exception as error:  # noqa: BLE001 - the device's fault; it is told, and the rest is still true

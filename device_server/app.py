@@ -26,6 +26,7 @@ from bec_lib.messages import (
     ClientHelloMessage,
     ControlKind,
     DeviceControlMessage,
+    DeviceHoldersMessage,
     DeviceInstructionMessage,
     DeviceInstructionResponse,
     DeviceMessage,
@@ -33,6 +34,7 @@ from bec_lib.messages import (
     DeviceRPCResponse,
     DeviceServerInfoMessage,
     ErrorInfo,
+    Holder,
     InstructionStatus,
     InterlocksMessage,
     InterlockStatusMessage,
@@ -46,7 +48,7 @@ from device_server import failures, output, readings
 from device_server.adapter import DeviceAdapter
 from device_server.calls import CallDone, Calls
 from device_server.control import Control, StopFailed
-from device_server.dispatch import DispatchState, InFlight, Reply, Run
+from device_server.dispatch import DispatchState, InFlight, Owner, Reply, Run
 from device_server.dispatch import Effect as DispatchEffect
 from device_server.guards import Guards, Tripped
 from device_server.instructions import Block, Finished, Instructions, SessionChange, Warn
@@ -148,6 +150,7 @@ class DeviceServer:
         self._publisher = Publisher(lambda: inbox.post(WAKE))
         self._requests: dict[str, tuple[Endpoint, InFlight]] = {}
         self._stale: dict[str, str] = {}
+        self._last_hello = "0-0"
         self._cursors: dict[str, str] = {}
         self._instruction_stream = MessageEndpoints.device_instructions(name)
         self._responses = MessageEndpoints.device_instructions_response(name)
@@ -155,11 +158,14 @@ class DeviceServer:
         self._published: set[str] = set()
         self._loading: str | None = None
         self._reading_endpoints: dict[str, Endpoint] = {}
+        # Of who has which devices: what was told last.
+        self._holders_told = (0, 0)
 
     # The service's loop
 
     def start(self) -> None:
         sys.setswitchinterval(SWITCH_S)
+        self._service.commit = self._commit
         output.install()
         previous = self._get(MessageEndpoints.device_server_info(self._name))
         if isinstance(previous, DeviceServerInfoMessage):
@@ -169,8 +175,10 @@ class DeviceServer:
         self._forget_what_came_before()
         batch = self._service.batch()
         self._put_server_info(batch)
+        self._put_holders(batch)
         batch.commit()
         self._follow_interlocks()
+        self._last_hello = self._broker.last_id(MessageEndpoints.client_hello)
         # Users are few, and each is to be known again: read from the beginning.
         self._inbox.follow(MessageEndpoints.client_hello, "0")
         session = self._get(MessageEndpoints.device_session)
@@ -206,6 +214,8 @@ class DeviceServer:
             elif isinstance(event, Malformed):
                 self._malformed(event, batch)
         to_run = self._perform(effects, batch)
+        if self._holders_told != (self._dispatch.owners_version, self._calls.version):
+            self._put_holders(batch)
         self._publish_due(batch)
         self._commit(batch)
         for block in blocks:
@@ -260,7 +270,7 @@ class DeviceServer:
         self._session_version = session.version
         mine = [name for name, raw in session.devices.items() if self._is_mine(raw)]
         self._loading = self._service.new_id()
-        self._service.begin_busy(f"connecting {len(mine)} devices", self._clock.now() + 120.0)
+        self._service.begin_busy(f"connecting {len(mine)} devices", 120.0)
         self._instructions.load(self._loading, session.devices, session.version)
 
     def _follow_work(self) -> None:
@@ -288,7 +298,7 @@ class DeviceServer:
         if endpoint.key in self._requests:
             return
         self._requests[endpoint.key] = (endpoint, InFlight())
-        if item.envelope.sent < self._service.started:
+        if entry_order(item.entry_id) <= entry_order(self._last_hello):
             # Calls that were made before this process began: nobody knows whether they were carried out.
             self._stale[endpoint.key] = self._broker.last_id(endpoint)
         if self._loading is None:
@@ -311,7 +321,7 @@ class DeviceServer:
             )
             self._write_call(CallDone(message, key, item.entry_id, error=error), batch)
             return
-        refused = self._calls.begin(message, key, item.entry_id)
+        refused = self._calls.begin(message, key, item.entry_id, item.user)
         if refused is not None:
             self._write_call(refused, batch)
 
@@ -361,7 +371,7 @@ class DeviceServer:
     def _begin(self, message: DeviceInstructionMessage) -> None:
         action = message.action
         if isinstance(action, PrepareSession):
-            self._service.begin_busy(f"connecting {len(action.devices)} devices", self._clock.now() + 120.0)
+            self._service.begin_busy(f"connecting {len(action.devices)} devices", 120.0)
         elif isinstance(action, StageDevices):
             self._reading_endpoints[message.scan_id or ""] = MessageEndpoints.scan_readings(
                 message.scan_id or message.instruction_id
@@ -612,6 +622,26 @@ class DeviceServer:
                 run_epoch=self._control.epochs.floor,
                 session_version=self._session_version,
             ),
+        )
+
+    def _put_holders(self, batch: Batch) -> None:
+        """Who has which devices now."""
+        self._holders_told = (self._dispatch.owners_version, self._calls.version)
+        owned: dict[Owner, list[str]] = {}
+        for name, owner in self._dispatch.owners.items():
+            owned.setdefault(owner, []).append(name)
+        holders = [
+            Holder(
+                what=owner.what,
+                devices=names,
+                user=owner.user,
+                scan_id=owner.scan_id if owner.scan_number else "",
+            )
+            for owner, names in owned.items()
+        ]
+        batch.put(
+            MessageEndpoints.device_holders(self._name),
+            DeviceHoldersMessage(server=self._name, holders=[*holders, *self._calls.writing.values()]),
         )
 
     def _commit(self, batch: Batch) -> None:

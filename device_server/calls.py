@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bec_lib.errors import DeviceError, ReasonCode
-from bec_lib.messages import DeviceInfoMessage, DeviceRPCMessage, ErrorInfo
+from bec_lib.messages import DeviceInfoMessage, DeviceRPCMessage, ErrorInfo, Holder
 from device_server import failures, output
 from device_server.access import Call, Effect
 from device_server.adapter import DeviceAdapter
@@ -38,7 +38,9 @@ class CallDone:
 
 @dataclass(slots=True)
 class Calls:
-    """active: devices that clients have set in motion, with how many calls; by the main thread."""
+    """active: devices that clients have set in motion, with how many calls; by the main thread. writing: those of the
+    calls that move or configure, and by whom, with how often that has changed in `version`.
+    """
 
     server: str
     instructions: Instructions
@@ -46,8 +48,10 @@ class Calls:
     devices: Callable[[], Mapping[str, DeviceAdapter]]
     post: Callable[[Any], None]
     active: dict[str, int] = field(default_factory=dict)
+    writing: dict[str, Holder] = field(default_factory=dict)
+    version: int = 0
 
-    def begin(self, message: DeviceRPCMessage, key: str, entry_id: str) -> CallDone | None:
+    def begin(self, message: DeviceRPCMessage, key: str, entry_id: str, user: str = "") -> CallDone | None:
         """Begin a call; `CallDone` at once if it is refused, else it is posted. key: of the stream it came by."""
         device = message.device
         try:
@@ -67,11 +71,17 @@ class Calls:
                 )
         except DeviceError as error:
             return CallDone(message, key, entry_id, error=failures.failure(error, device, message.func))
+        if call.effect is Effect.WRITE:
+            self.version += 1
+            what = f"dev.{device}.{message.func}"
+            self.writing[message.request_id] = Holder(what=what, devices=[device], user=user)
         self._run(adapter, call, message, key, entry_id)
         return None
 
     def ended(self, done: CallDone) -> None:
         """A posted call is being answered. Called by the main thread."""
+        if self.writing.pop(done.message.request_id, None) is not None:
+            self.version += 1
         left = self.active.get(done.message.device, 0) - 1
         if left > 0:
             self.active[done.message.device] = left

@@ -101,10 +101,15 @@ class Owner:
     scan_id: str
     scan_name: str = ""
     scan_number: int = 0
+    user: str = ""
+
+    @property
+    def what(self) -> str:
+        name = self.scan_name or "a scan"
+        return f"scan {self.scan_number} ({name})" if self.scan_number else name
 
     def __str__(self) -> str:
-        name = self.scan_name or "a scan"
-        return f"{name} (scan {self.scan_number})" if self.scan_number else name
+        return f"{self.what} of {self.user}" if self.user else self.what
 
 
 @dataclass(frozen=True)
@@ -165,6 +170,8 @@ class DispatchState:
         self._positions = InFlight()
         self._broken: dict[str, int] = {}
         self.owners: dict[str, Owner] = {}
+        # How often that has changed.
+        self.owners_version = 0
         self.seen = 0
 
     # Events
@@ -262,7 +269,7 @@ class DispatchState:
         owner = self.owners.get(device)
         if owner is not None:
             raise DeviceError(
-                f"{device} belongs to {owner}, which is running; wait for it to end, or stop it, before you {doing}",
+                f"{device} is held by {owner}; wait for it to end, or stop it, before you {doing}",
                 code=ReasonCode.DEVICE_OWNED,
                 device=device,
             )
@@ -300,16 +307,17 @@ class DispatchState:
         action = message.action
         if isinstance(action, StageDevices):
             scan_id = message.scan_id or message.instruction_id
-            owner = Owner(scan_id, action.scan_name, action.scan_number)
+            owner = Owner(
+                scan_id, action.scan_name, action.scan_number, str(action.scan_info.get("user") or "")
+            )
             wanted = action.owned
         elif isinstance(action, MoveDevices):
-            owner = Owner(message.scan_id or message.instruction_id, "a move")
+            owner = Owner(message.scan_id or message.instruction_id, "a move", user=action.by)
             wanted = [name for name in action.targets if name not in self.owners]
             taken = self._taken(list(action.targets), owner.scan_id, epochs)
             if taken is not None:
                 return taken
-            for name in wanted:
-                self.owners[name] = replace(owner, scan_id=message.instruction_id)
+            self._own(wanted, replace(owner, scan_id=message.instruction_id))
             return None
         else:
             return None
@@ -317,9 +325,13 @@ class DispatchState:
         if refused is not None:
             return refused
         self._release(owner.scan_id)
-        for name in wanted:
-            self.owners[name] = owner
+        self._own(wanted, owner)
         return None
+
+    def _own(self, names: Iterable[str], owner: Owner) -> None:
+        for name in names:
+            self.owners[name] = owner
+            self.owners_version += 1
 
     def _taken(self, names: Iterable[str], scan_id: str, epochs: Epochs) -> ErrorInfo | None:
         for name in names:
@@ -330,7 +342,7 @@ class DispatchState:
                 self._release(owner.scan_id)
                 continue
             return ErrorInfo(
-                error_message=f"{name} belongs to {owner}, which has not given it up",
+                error_message=f"{name} is held by {owner}, which has not given it up",
                 code=ReasonCode.DEVICE_OWNED,
                 device=name,
             )
@@ -346,6 +358,7 @@ class DispatchState:
     def _release(self, scan_id: str) -> None:
         for name in [name for name, owner in self.owners.items() if owner.scan_id == scan_id]:
             del self.owners[name]
+            self.owners_version += 1
 
     def _stopped(self, message: DeviceInstructionMessage, error: ErrorInfo | None = None) -> Reply:
         error = error or ErrorInfo(error_message="stopped before it was done", code=ReasonCode.STOPPED)

@@ -294,11 +294,19 @@ class Loader:
             text = _building_sentence(error, name, config)
             log.warning("%s", text, exc_info=not isinstance(error, BECError))
             prepared.failed[name] = text
-            prepared.adapters[name] = OphydAdapter(name, config, None, state="failed", error=text)
+            prepared.adapters[name] = self._failed_adapter(name, config, text)
             return
         adapter = OphydAdapter(name, config, obj, state="ready" if config.enabled else "disabled")
         adapter.leftover = leftover
         prepared.adapters[name] = adapter
+
+    def _failed_adapter(self, name: str, config: DeviceConfig, why: str) -> OphydAdapter:
+        """In the place of a device that could not be built."""
+        kind = None
+        with contextlib.suppress(Exception):
+            kind = self._class(config.deviceClass)
+        known = kind if inspect.isclass(kind) else None
+        return OphydAdapter(name, config, None, state="failed", error=why, kind=known)
 
     def _construct(self, name: str, config: DeviceConfig) -> tuple[Any, dict[str, Any]]:
         """The object, and what of deviceConfig is to be applied after connecting."""

@@ -102,10 +102,13 @@ class SweepDevice(Part):
 
 
 class MoveDevices(Part):
-    """Move devices to absolute targets, all at the same time; done when all have arrived."""
+    """Move devices to absolute targets, all at the same time; done when all have arrived. by: the user whose move it
+    is, outside of scans.
+    """
 
     kind: Literal["move"] = "move"
     targets: dict[str, Any]
+    by: str = ""
 
 
 class ReadDevices(Part):
@@ -350,9 +353,9 @@ class MethodInfo(Part):
 class DeviceInfoMessage(Message):
     """A device of the running session, as clients and the assembler know it.
 
-    state: ready, disabled, failed (error says why), busy. config: the validated device configuration. limits:
-    [low, high] in `unit`, None if it has none. owner: scan id, or empty. server: the device server that holds
-    it.
+    state: ready, disabled, failed (error says why). config: the validated device configuration. limits:
+    [low, high] in `unit`, None if it has none. server: the device server that has it. Who uses it now is in
+    `DeviceHoldersMessage`.
     """
 
     msg_type: ClassVar[str] = "device_info"
@@ -370,9 +373,35 @@ class DeviceInfoMessage(Message):
     precision: int | None = None
     config: dict[str, Any] = {}
     server: str = "main"
-    owner: str = ""
     doc: str = ""
     settable: bool = True  # it has a set(), so that a scan can move it
+
+
+class Holder(Part):
+    """A scan, a move or a call of a client, and the devices that it moves or has to itself. what: in words, for people.
+    scan_id: empty of what is no scan.
+    """
+
+    what: str
+    devices: list[str]
+    user: str = ""
+    scan_id: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.what} of {self.user}" if self.user else self.what
+
+
+class DeviceHoldersMessage(Message):
+    """Who has devices of a device server now."""
+
+    msg_type: ClassVar[str] = "device_holders"
+
+    server: str
+    holders: list[Holder] = []
+
+    def of(self, device: str) -> str:
+        """In words; empty if nobody has it."""
+        return "; ".join(str(holder) for holder in self.holders if device in holder.devices)
 
 
 class DeviceSessionMessage(Message):
@@ -404,10 +433,11 @@ class ConfigAction(StrEnum):
 
 class DeviceConfigMessage(Message):
     """Please change the session. devices: name -> configuration (for update: the fields to change; for
-    remove: name -> {}).
+    remove: name -> {}; for reload: name -> {}, none for all). rebuild: with set, build all of them anew, also those
+    that are in force unchanged.
 
     Answered by a `RequestResponseMessage` whose result is {"version", "loaded": [names], "failed": {name:
-    sentence}}.
+    sentence}, "kept": {name: why it was not built anew}}.
     """
 
     msg_type: ClassVar[str] = "device_config"
@@ -417,6 +447,7 @@ class DeviceConfigMessage(Message):
     action: ConfigAction
     devices: dict[str, dict[str, Any]] = {}
     source: str = ""
+    rebuild: bool = False
 
 
 class DeviceServerInfoMessage(Message):

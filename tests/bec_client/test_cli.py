@@ -10,6 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from bec_client import cli
+from bec_lib import messages as m
+from bec_lib.endpoints import MessageEndpoints
 from bec_lib.errors import ReasonCode
 
 
@@ -114,7 +116,13 @@ def test_status_fails_when_a_service_is_silent(run: Any, fleet: Any) -> None:
     assert "scan_server" in result.output
     assert result.exit_code == 1, "scihub is not part of the scripted fleet"
     assert "silent" in result.output
+    holder = m.Holder(what="scan 12 (line_scan)", devices=["samx"], user="berta")
+    fleet.brokers["device_server"].put(
+        MessageEndpoints.device_holders("main"), m.DeviceHoldersMessage(server="main", holders=[holder])
+    )
+    assert "samx: scan 12 (line_scan) of berta" in run("status").stdout
     facts = json.loads(run("status", "--json").stdout)
+    assert facts["in use"] == {"scan 12 (line_scan) of berta": ["samx"]}
     assert facts["deployment"] == "test"
     assert facts["services"]["scan_server"]["status"] == "RUNNING"
 

@@ -247,6 +247,36 @@ def test_positions_of_patterns(bec: Any, fleet: Any, capsys: pytest.CaptureFixtu
     assert "1.500" in capsys.readouterr().out
 
 
+def test_who_has_a_device_is_shown_with_it(
+    bec: Any, fleet: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet.calls[("samx", "read")] = READING
+    monkeypatch.setattr("bec_client.session.HELD_S", 0.0)
+    assert repr(bec.devices.samx) == "<SimPositioner samx [mm]>" and bec.devices.samx.owner == ""
+    bec.devices.wm()
+    assert "held by" not in capsys.readouterr().out
+    scan = m.Holder(what="scan 12 (line_scan)", devices=["samx", "bpm4i"], user="berta", scan_id="s12")
+    call = m.Holder(what="dev.samx.set", devices=["samx"], user="anna")
+    fleet.brokers["device_server"].put(
+        Endpoints.device_holders("main"), m.DeviceHoldersMessage(server="main", holders=[scan, call])
+    )
+    both = "scan 12 (line_scan) of berta; dev.samx.set of anna"
+    assert bec.devices.samx.owner == both
+    assert repr(bec.devices.samx) == f"<SimPositioner samx [mm], held by {both}>"
+    assert bec.session.holders() == {"samx": both, "bpm4i": "scan 12 (line_scan) of berta"}
+    assert bec.session.positions("samx")[0]["held_by"] == both
+    bec.devices.wm()
+    assert "held by" in capsys.readouterr().out
+
+
+def test_limits_make_no_positioner(bec: Any, fleet: Any) -> None:
+    info = bec.session.fresh_info("bpm4i").model_copy(update={"limits": [0.0, 5.0]})
+    fleet.brokers["device_server"].put(Endpoints.device_info("bpm4i"), info)
+    bec.session.on_session(None)
+    assert bec.session.matching() == ["samx"]
+    assert "limits" not in dir(bec.devices.bpm4i)
+
+
 def test_a_new_session_is_seen(bec: Any, fleet: Any) -> None:
     assert "bpm4i" in bec.devices
     load(bec, fleet, {"samx": fleet_devices()["samx"]})

@@ -423,10 +423,10 @@ def test_a_stop_that_raises_is_an_alarm(bench: Any, device: Any) -> None:
 def test_a_scan_owns_its_devices_and_reads_pass(bench: Any, zero: Config) -> None:
     bench.load(zero)
     bench.hello()
-    stage(bench, monitored=["m1", "d1"], owned=["m1"])
+    stage(bench, monitored=["m1", "d1"], owned=["m1"], scan_info={"user": "berta"})
     refused = bench.call("m1", "set", 3.0)
     assert refused.error.code == ReasonCode.DEVICE_OWNED
-    assert "m1 belongs to line_scan (scan 7)" in refused.error.error_message
+    assert "m1 is held by scan 7 (line_scan) of berta" in refused.error.error_message
     assert not bench.call("m1", "limits", [0, 1], kind="set").success
     assert bench.call("m1", "read").return_val["m1"]["value"] == 0.0
     assert bench.call("m1", "stop").success
@@ -435,6 +435,64 @@ def test_a_scan_owns_its_devices_and_reads_pass(bench: Any, zero: Config) -> Non
     assert bench.do(MoveDevices(targets={"m1": 1.0}), scan_id="s1").status == "completed"
     bench.do(UnstageDevices(), scan_id="s1")
     assert bench.call("m1", "set", 3.0).success
+
+
+def holders(bench: Any) -> dict[str, list[str]]:
+    message = bench.latest(MessageEndpoints.device_holders("main"))
+    return {str(holder): holder.devices for holder in message.holders}
+
+
+def test_who_has_a_device_is_published_while_he_has_it(bench: Any, device: Any, zero: Config) -> None:
+    bench.load({**zero, "samx": device("SimPositioner", velocity=1.0)})
+    bench.hello()
+    assert holders(bench) == {}
+    stage(bench, monitored=["m1", "d1"], owned=["m1", "d1"], scan_info={"user": "berta"})
+    assert holders(bench) == {"scan 7 (line_scan) of berta": ["m1", "d1"]}
+    told = bench.broker.get(MessageEndpoints.device_holders("main")).envelope.message_id
+    # Neither a point nor a reading changes that, so nothing is written because of them.
+    bench.do(RunPoints(first_index=0, count=2, positions={"m1": [1.0, 2.0]}), scan_id="s1")
+    assert bench.call("m1", "read").success
+    assert bench.broker.get(MessageEndpoints.device_holders("main")).envelope.message_id == told
+    call = bench.request("samx", "set", 50.0)
+    bench.until(lambda: "dev.samx.set of anna" in holders(bench))
+    move = bench.send(MoveDevices(targets={"m1": 1.0}, by="carla"))
+    assert "m1 is held by scan 7" in bench.reply(move).error.error_message
+    assert bench.call("samx", "stop").success
+    bench.answer(call)
+    bench.do(UnstageDevices(), scan_id="s1")
+    assert holders(bench) == {}
+    move = bench.send(MoveDevices(targets={"samx": 70.0}, by="carla"))
+    bench.until(lambda: holders(bench) == {"a move of carla": ["samx"]})
+    assert "samx is held by a move of carla" in bench.call("samx", "set", 3.0).error.error_message
+    control(bench, ControlKind.STOP)
+    bench.reply(move)
+    assert holders(bench) == {}
+
+
+def test_what_is_moved_by_a_predecessor_is_held_by_nobody(bench: Any, zero: Config) -> None:
+    bench.load(zero)
+    stage(bench, monitored=["m1"], owned=["m1"])
+    assert holders(bench)
+    bench.boot()
+    assert holders(bench) == {}
+
+
+def test_a_positioner_is_one_by_its_class_also_if_it_failed(bench: Any, device: Any) -> None:
+    bench.load(
+        {
+            "samx": device("SimPositioner"),
+            "knob": {**device("ConstSignal", value=1.0, limits=[0, 5])},
+            "gone": device("SimPositioner", velocity=-1.0),
+        }
+    )
+    infos = {name: bench.latest(MessageEndpoints.device_info(name)) for name in ("samx", "knob", "gone")}
+    assert infos["gone"].state == "failed"
+    assert {name: info.role for name, info in infos.items()} == {
+        "samx": "positioner",
+        "knob": "signal",
+        "gone": "positioner",
+    }
+    assert infos["knob"].limits == [0.0, 5.0]
 
 
 def test_a_stopped_scan_that_never_unstaged_does_not_keep_its_devices(bench: Any, zero: Config) -> None:

@@ -227,7 +227,7 @@ def test_a_scan_owns_its_devices_from_stage_to_unstage() -> None:
     s.receive("1-0", instruction("a", StageDevices(owned=["m"], scan_name="acquire", scan_number=3)), FREE)
     s.finish("a", FREE)
     owner = s.owner_of("m")
-    assert owner is not None and str(owner) == "acquire (scan 3)"
+    assert owner is not None and str(owner) == "scan 3 (acquire)"
     other = s.receive("2-0", instruction("b", StageDevices(owned=["m"]), "s2"), FREE)
     assert told(other) == [("error", "b")]
     s.receive("3-0", instruction("c", UnstageDevices()), FREE)
