@@ -40,6 +40,8 @@ _T = TypeVar("_T")
 
 WATCH_S = 1.0  # while nothing comes, how often the heartbeats are looked at
 PATIENCE_S = 30.0  # a service that is silent for so long is given up
+BROKER = "broker (Redis)"
+NO_BROKER = "Redis cannot be reached"
 NOTICE_S = 5.0  # a wait for a call that takes longer says so
 
 
@@ -67,12 +69,9 @@ class Connection:
     def __init__(self, broker: Broker, client_id: str, user: str, services: Any):
         self.broker = broker
         self.client_id = client_id
-        self.user = user
         self.services = services
         self.clock = SystemClock()
-        self.queue_requests = Endpoints.scan_queue_request(user)
-        self.device_calls = Endpoints.device_rpc_request(user)
-        self.fit_requests = Endpoints.dap_request(user)
+        self.become(user)
         self._tickets: weakref.WeakValueDictionary[str, Ticket] = weakref.WeakValueDictionary()
         self._kept: dict[str, Ticket] = {}
         self.on_scan_status: Callable[[ScanStatusMessage], None] = lambda message: None
@@ -81,6 +80,13 @@ class Connection:
         self.on_alarm: Callable[[AlarmMessage], None] = lambda message: None
         self.notify: Callable[[str], None] = lambda text: log.warning("%s", text)
         self._reader = StreamReader(broker, self._deliver, name="bec-client-reader")
+
+    def become(self, user: str) -> None:
+        """Send requests as this user from now on; answers come to the client all the same."""
+        self.user = user
+        self.queue_requests = Endpoints.scan_queue_request(user)
+        self.device_calls = Endpoints.device_rpc_request(user)
+        self.fit_requests = Endpoints.dap_request(user)
 
     # Life
 
@@ -144,37 +150,46 @@ class Connection:
         patience_s: float = PATIENCE_S,
         is_lost: Callable[[], bool] | None = None,
         notice: bool = False,
+        concerned: Callable[[], Iterable[str]] = tuple,
     ) -> None:
         """Wait until the event is set.
 
         timeout: seconds, None for as long as those who are needed are alive. is_lost: asked about once a second,
-        ends the wait when it is true twice in a row. notice: tell the user when it takes long.
+        ends the wait when it is true twice in a row. notice: tell the user when it takes long. concerned: gives further
+        roles, of whom is told if they are silent, and which are waited for all the same.
         Raises DeadlineExceeded at the timeout, naming who was asked, and ServiceDown when one of `needs` has been
         silent for `patience_s`.
         """
+        started = time.monotonic()
         if event.wait(WATCH_S if timeout is None else max(0.0, min(WATCH_S, timeout))):
             return
         needs = list(needs)
-        started = time.monotonic() - WATCH_S
+        others: list[str] | None = None
         silent_since: float | None = None
         noticed = False
         lost = 0
+        missing: list[str] = []
         while True:
             now = time.monotonic()
             if timeout is not None and now - started >= timeout:
-                doing = self._doing(needs)
+                doing = NO_BROKER if missing == [BROKER] else self._doing([*needs, *(others or ())])
                 raise DeadlineExceeded(
                     f"{what} was not done within {timeout:g} s{'; ' + doing if doing else ''}. "
                     "It may still be going on; `bec status` shows who is at work."
                 )
-            missing = self._missing(needs)
+            if others is None:
+                others = self._unless_broken(
+                    lambda: [role for role in concerned() if role not in needs], None
+                )
+            missing = self._missing([*needs, *(others or ())])
+            if missing and not noticed:
+                self.notify(
+                    f"{what}: the {' and '.join(missing).replace('_', ' ')} is silent, waiting for it"
+                )
+                noticed = True
+            missing = [name for name in missing if name in (*needs, BROKER)]
             if missing:
                 silent_since = silent_since or now
-                if not noticed:
-                    self.notify(
-                        f"{what}: the {' and '.join(missing).replace('_', ' ')} is silent, waiting for it"
-                    )
-                    noticed = True
                 if now - silent_since > patience_s:
                     raise ServiceDown(
                         self._unless_broken(partial(self.services.sentence, missing, what), what)
@@ -197,14 +212,14 @@ class Connection:
 
     def _missing(self, roles: list[str]) -> list[str]:
         try:
-            return list(self.services.missing(roles))
+            return list(self.services.missing(roles, quickly=True))
         except BrokerError:
-            return ["broker (Redis)"]
+            return [BROKER]
 
     def _doing(self, roles: list[str]) -> str:
         return self._unless_broken(
             lambda: "; ".join(filter(None, (self.services.busy_with(role) for role in roles))),
-            "Redis cannot be reached",
+            NO_BROKER,
         )
 
     @staticmethod

@@ -120,7 +120,14 @@ class ScanReport:
         """
         connection = self._client.connection
         begun = connection.clock.monotonic()
-        connection.wait(self._ticket.finished, self.what, ["scan_server"], timeout, is_lost=self._is_lost)
+        connection.wait(
+            self._ticket.finished,
+            self.what,
+            ["scan_server"],
+            timeout,
+            is_lost=self._is_lost,
+            concerned=self._concerned,
+        )
         self._raise_if_failed()
         if self.scan is None or not self.is_scan:
             return self
@@ -137,7 +144,9 @@ class ScanReport:
             raise BECError(f"{self.what} writes no file")
         name = f"the file of scan {self.scan.scan_number or self.scan.scan_id}"
         try:
-            self._client.connection.wait(self.scan.filed, name, ["file_writer"], timeout)
+            self._client.connection.wait(
+                self.scan.filed, name, ["file_writer"], timeout, concerned=lambda: ["scan_bundler"]
+            )
         except DeadlineExceeded:
             # The event may have been missed if it was written before this client followed it.
             self.scan.status_message = None
@@ -172,6 +181,10 @@ class ScanReport:
         if message is not None and (message.error or message.message):
             return message.error.error_message if message.error else message.message
         return f"{self.what} failed, and the scan server gave no reason; see `bec alarms`"
+
+    def _concerned(self) -> list[str]:
+        roles = self._client.session.server_roles()
+        return [*roles, "scan_bundler", "file_writer"] if self.is_scan else roles
 
     def _is_lost(self) -> bool:
         return not self.done and not self._client.queue.may_hold(self.request_id)

@@ -16,6 +16,7 @@ from bec_lib.messages import ServiceState, StatusMessage, SupervisorMessage
 
 SUPERVISOR = "supervisor"
 FRESH_S = 1.0
+EXPIRES_S = 1.5  # a heartbeat
 # A supervised service that has crashed is back within this time.
 RESTART_S = 6.0
 
@@ -41,9 +42,13 @@ class ServiceStatus:
         ]
 
     def get(self) -> dict[str, StatusMessage | None]:
-        """Role -> its latest heartbeat, None for a role that is silent."""
+        """Role -> its latest heartbeat, with times by this host's clock; None for a role that is silent."""
         found = self._broker.get_many(MessageEndpoints.service_status(role) for role in self.roles)
-        return {role: item.message if item else None for role, item in zip(self.roles, found, strict=True)}
+        ahead = time.time() - self._broker.now()
+        return {
+            role: _by_our_clock(item.message, ahead) if item else None
+            for role, item in zip(self.roles, found, strict=True)
+        }
 
     def __getitem__(self, role: str) -> StatusMessage | None:
         item = self._broker.get(MessageEndpoints.service_status(role))
@@ -57,13 +62,15 @@ class ServiceStatus:
         """Note that a role has just answered."""
         self._seen[role] = time.monotonic()
 
-    def missing(self, roles: Iterable[str]) -> list[str]:
-        """Those of the roles that are silent."""
+    def missing(self, roles: Iterable[str], *, quickly: bool = False) -> list[str]:
+        """Those of the roles that are silent. quickly: raises BrokerError if Redis does not answer at once."""
         now = time.monotonic()
         wanted = [role for role in roles if now - self._seen.get(role, 0.0) > FRESH_S]
         if not wanted:
             return []
-        found = self._broker.get_many(MessageEndpoints.service_status(role) for role in wanted)
+        found = self._broker.get_many(
+            [MessageEndpoints.service_status(role) for role in wanted], quickly=quickly
+        )
         for role, item in zip(wanted, found, strict=True):
             if item is not None:
                 self._seen[role] = now
@@ -87,9 +94,7 @@ class ServiceStatus:
         """What needs whom, why they ended if that is known, and the way out."""
         roles = list(missing)
         names = " and ".join(roles)
-        ends = [
-            f"{role} ended: {event.reason}" for role in roles if (event := self._end_of(role)) is not None
-        ]
+        ends = [f"{role} {why}" for role in roles if (why := self._why_silent(role))]
         why = f" ({'; '.join(ends)})" if ends else ""
         return (
             f"{what} needs the {names.replace('_', ' ')}, which is not running for deployment "
@@ -98,33 +103,59 @@ class ServiceStatus:
 
     def events(self, role: str) -> list[SupervisorMessage]:
         """What the supervisor has lately seen of a role, and of itself, oldest first."""
+        return [item.message for item in self._deliveries(role)]
+
+    def _deliveries(self, role: str) -> list[Delivery]:
         found = self._broker.entries(MessageEndpoints.supervisor_events, count=100, newest=True)
-        messages = [item.message for item in found if isinstance(item, Delivery)]
-        return [message for message in messages if message.service in (role, SUPERVISOR)]
+        return [
+            item
+            for item in found
+            if isinstance(item, Delivery) and item.message.service in (role, SUPERVISOR)
+        ]
 
     def _is_coming_back(self, role: str) -> bool:
-        seen = self.events(role)
+        seen = self._deliveries(role)
         return (
             bool(seen)
-            and seen[-1].service == role
-            and seen[-1].event in ("started", "ended", "restarted")
-            and time.time() - seen[-1].timestamp < 2 * RESTART_S
+            and seen[-1].message.service == role
+            and seen[-1].message.event in ("started", "ended", "restarted")
+            and self._broker.now() - _written(seen[-1]) < 2 * RESTART_S
         )
 
-    def _end_of(self, role: str) -> SupervisorMessage | None:
-        seen = [event for event in self.events(role) if event.service == role and event.event == "ended"]
-        return seen[-1] if seen and seen[-1].reason else None
+    def _why_silent(self, role: str) -> str:
+        """What is known of a silent role: why it ended, if the supervisor saw that, else since when it is not heard,
+        where it ran, and what it was doing. Empty if nothing is known.
+        """
+        heard = self._broker.get(MessageEndpoints.service_last_heard(role))
+        ends = [
+            item
+            for item in self._deliveries(role)
+            if item.message.service == role and item.message.event == "ended"
+        ]
+        # An end before its last heartbeat is not this one.
+        is_this = bool(ends) and (heard is None or _written(ends[-1]) > heard.envelope.sent - EXPIRES_S)
+        if is_this and ends[-1].message.reason:
+            return f"ended: {ends[-1].message.reason}"
+        if heard is None:
+            return ""
+        status: StatusMessage = heard.message
+        was = status.busy.what if status.busy is not None else status.message
+        silent_s = max(0.0, self._broker.now() - heard.envelope.sent)
+        for_s = f"{silent_s:.1f} s" if silent_s < 60 else f"{silent_s / 60:.0f} min"
+        return f"not heard for {for_s}; it ran on {status.host} as process {status.pid}{' and was ' if was else ''}{was}"
 
     def ends(self) -> dict[str, str]:
-        """Role -> why it ended, for those that are silent and of which it is known."""
+        """Role -> what is known of why it is silent, for those that are."""
         silent = [role for role, status in self.get().items() if status is None]
-        return {role: event.reason for role in silent if (event := self._end_of(role)) is not None}
+        return {role: why for role in silent if (why := self._why_silent(role))}
 
     def busy_with(self, role: str) -> str:
         """What a role says it is doing, for messages about waiting; empty if it says nothing."""
-        status = self[role]
+        item = self._broker.get_many([MessageEndpoints.service_status(role)], quickly=True)[0]
+        status: StatusMessage | None = item.message if item else None
         if status is None:
-            return f"the {role.replace('_', ' ')} is silent"
+            why = self._why_silent(role)
+            return f"the {role.replace('_', ' ')} is silent{f' ({why})' if why else ''}"
         if status.busy is not None:
             return f"the {role.replace('_', ' ')} is busy: {status.busy.what}"
         if status.status is ServiceState.ERROR:
@@ -137,3 +168,15 @@ class ServiceStatus:
         return as_text(service_table(self.get(), self.ends()))
 
     __repr__ = __str__
+
+
+def _written(item: Delivery) -> float:
+    """When an entry came to its stream, seconds UTC by the server's clock."""
+    return int(item.entry_id.partition("-")[0]) / 1000
+
+
+def _by_our_clock(status: StatusMessage, ahead_s: float) -> StatusMessage:
+    busy = status.busy
+    if busy is not None:
+        busy = busy.model_copy(update={"since": busy.since + ahead_s, "until": busy.until + ahead_s})
+    return status.model_copy(update={"started": status.started + ahead_s, "busy": busy})

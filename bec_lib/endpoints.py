@@ -418,6 +418,13 @@ class MessageEndpoints:
         expires=1.5,
         doc="Heartbeats, every 0.5 s.",
     )
+    service_last_heard = _latest(
+        "info/services/last_heard/{service}",
+        m.StatusMessage,
+        writer="any",
+        expires=7 * DAY,
+        doc="The last heartbeat, also of a service that is silent since.",
+    )
     supervisor_events = _stream(
         "info/services/supervisor",
         m.SupervisorMessage,

@@ -122,7 +122,7 @@ class Health:
         busy = child.status.busy
         pulse = watching.Pulse(
             silent_s=0.0 if child.silent_since is None else max(now - child.silent_since, 0.001),
-            overdue_s=None if busy is None else time.time() - busy.until,
+            overdue_s=None if busy is None else self._broker.now() - busy.until,
         )
         doing = f" (busy: {busy.what})" if busy is not None else ""
         name = f"{child.role} (process {child.pid})"

@@ -435,9 +435,7 @@ class WriterApp:
             file.look_at = self._clock.monotonic() + LOOK_AGAIN_S
             if not self._is_busy:
                 self._is_busy = True
-                self._service.begin_busy(
-                    f"completing the file of {file.name}", self._clock.now() + LONG_CALL_S
-                )
+                self._service.begin_busy(f"completing the file of {file.name}", LONG_CALL_S)
             return
         except StorageError as error:
             self._fail(file, str(error))

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from bec_lib.broker import Batch, Broker, Lease, Sender
+from bec_lib.broker.broker import CLOCK_AGE_S
 from bec_lib.clock import Clock, SystemClock
 from bec_lib.endpoints import MessageEndpoints
 from bec_lib.errors import AlreadyRunning, BECError, Fenced
@@ -79,7 +80,7 @@ class Service:
         self.clock: Clock = clock or SystemClock()
         self.instance = broker.sender.instance
         self.host = socket.gethostname()
-        self.started = self.clock.now()
+        self.started = broker.now()
         self.inbox: Inbox = ThreadedInbox(broker, name=f"{name}-reader") if threaded else DirectInbox(broker)
         self.lease: Lease | None = None
         self.info: dict[str, Any] = {}
@@ -90,6 +91,8 @@ class Service:
         self._lines = lines
         self._stopping = False
         self._beat_due = 0.0
+        # How the heartbeat is written; an app that must notice when the broker does not answer has its own way.
+        self.commit: Callable[[Batch], Any] = Batch.commit
 
     # For apps
 
@@ -114,15 +117,15 @@ class Service:
         """Say in the heartbeat that a long call is running (in another thread; the loop goes on), and until
         when it may.
         """
-        now = self.clock.now()
-        self.begin_busy(what, now + for_s)
+        self.begin_busy(what, for_s)
         try:
             yield
         finally:
             self.end_busy()
 
-    def begin_busy(self, what: str, until: float) -> None:
-        self._busy = Busy(what=what, since=self.clock.now(), until=until)
+    def begin_busy(self, what: str, for_s: float) -> None:
+        now = self.broker.now()
+        self._busy = Busy(what=what, since=now, until=now + for_s)
         self._beat()
 
     def end_busy(self) -> None:
@@ -154,6 +157,7 @@ class Service:
     def request_stop(self) -> None:
         """End the loop after this turn. Safe in a signal handler."""
         self._stopping = True
+        self.broker.give_up()
         self.inbox.wake()
 
     # The loop
@@ -213,6 +217,7 @@ class Service:
 
     def close(self) -> None:
         """Give up the role, so that a successor need not wait, and disconnect."""
+        self.broker.give_up()
         if self.lease is not None:
             with contextlib.suppress(BECError):
                 batch = self.batch()
@@ -228,24 +233,25 @@ class Service:
         # All services of a host in the same moment: the processors wake up once, not six times, and find the shared
         # code in their caches. It is a fifth of an idle fleet's CPU.
         self._beat_due = (self.clock.monotonic() // HEARTBEAT_S + 1) * HEARTBEAT_S
-        batch = self.batch().put(
-            MessageEndpoints.service_status(self.name),
-            StatusMessage(
-                name=self.name,
-                instance=self.instance,
-                status=self._state,
-                host=self.host,
-                pid=os.getpid(),
-                epoch=self.lease.epoch,
-                started=self.started,
-                message=self._message,
-                busy=self._busy,
-                info=self.info,
-            ),
+        if not self._stopping:
+            self.broker.compare_clocks(CLOCK_AGE_S)
+        status = StatusMessage(
+            name=self.name,
+            instance=self.instance,
+            status=self._state,
+            host=self.host,
+            pid=os.getpid(),
+            epoch=self.lease.epoch,
+            started=self.started,
+            message=self._message,
+            busy=self._busy,
+            info=self.info,
         )
+        batch = self.batch().put(MessageEndpoints.service_status(self.name), status)
+        batch.put(MessageEndpoints.service_last_heard(self.name), status)
         for line in self._lines.take() if self._lines else []:
             batch.append(MessageEndpoints.log, line)
-        batch.commit()
+        self.commit(batch)
 
     def _is_dead(self, status: StatusMessage) -> bool:
         if status.host != self.host:
@@ -298,6 +304,7 @@ def run(
         broker.wait_until_reachable(config.broker_settings.give_up_after_s)
         for warning in broker.server_warnings():
             log.warning("%s", warning)
+        broker.endures = True
         service = Service(role, config, broker, clock=clock, threaded=threaded, lines=lines)
         service.options = options
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

@@ -21,7 +21,7 @@ class Hanging:
         return self._due
 
     def on_deadline(self) -> None:
-        self._service.begin_busy("a short call", time.time() + 0.1)
+        self._service.begin_busy("a short call", 0.1)
         self.never_come_back()
 
     def never_come_back(self) -> None:
