@@ -401,8 +401,11 @@ class DeviceServer:
             first_index=block.first_index,
             count=len(block.rows),
             attempt=block.attempt,
-            values=list(map(list, zip(*block.rows, strict=True))),
-            device_times=list(map(list, zip(*block.times, strict=True))),
+            values=[*map(list, zip(*block.rows, strict=True)), *block.given],
+            device_times=[
+                *map(list, zip(*block.times, strict=True)),
+                *([block.server_times] * len(block.given)),
+            ],
             server_times=block.server_times,
             acq_start=block.acq_start,
             acq_end=block.acq_end,

@@ -69,6 +69,8 @@ class Block:
     acq_start: list[float]
     acq_end: list[float]
     attempt: int
+    # Columns that came with the instruction.
+    given: list[list[Any]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -153,6 +155,8 @@ class StagedRun:
     schema_version: int = 1
     queue: str = "primary"
     warned: set[str] = field(default_factory=set)
+    # Columns whose values come with the instructions.
+    given: tuple[str, ...] = ()
     # By the main thread: when read-backs of the monitored devices were last published.
     published: float = 0.0
 
@@ -340,8 +344,10 @@ class Instructions:
             self._group([adapters[name] for name in action.monitored], described),
             self._group([adapters[name] for name in action.baseline], described),
             queue=action.queue,
+            given=tuple(action.given),
         )
-        return {"devices": [described[name][0].model_dump() for name in names]}
+        devices = [described[name][0].model_dump() for name in names]
+        return {"devices": devices, "given": list(action.given)} if action.given else {"devices": devices}
 
     def _unstage(self, message: DeviceInstructionMessage) -> Steps:
         run = self.runs.pop(message.scan_id or message.instruction_id, None)
@@ -431,11 +437,13 @@ class Instructions:
         if run.started is None:
             run.started = now() - (action.at[0] if action.at else 0.0)
 
+        given = _given(run, action, action.positions)
+
         def flush() -> None:
             nonlocal block
             if block is not None:
                 full, block = block, None
-                self._hand_over(full)
+                self._hand_over(full, given, full.first_index - action.first_index)
 
         try:
             number = 0
@@ -1089,7 +1097,9 @@ class Instructions:
 
     # Pieces
 
-    def _hand_over(self, block: Block) -> None:
+    def _hand_over(self, block: Block, given: Sequence[Sequence[Any]] = (), first: int = 0) -> None:
+        """first: of the block's points, in the columns that were given."""
+        block.given = [_part(column, first, len(block.rows)) for column in given]
         block.run.uncommitted.append(None)
         self._post(block)
 
@@ -1200,6 +1210,7 @@ class _Taking:
         self._message = message
         self._action = action
         self._run = run
+        self._given = _given(run, action, {action.device: action.marks})
         self._block: Block | None = None
         self._begun = 0.0
         self.count = 0
@@ -1209,7 +1220,7 @@ class _Taking:
     def flush(self) -> None:
         if self._block is not None:
             full, self._block = self._block, None
-            self._of._hand_over(full)
+            self._of._hand_over(full, self._given, full.first_index - self._action.first_index)
 
     def point(self) -> Steps:
         of, message, action, run = self._of, self._message, self._action, self._run
@@ -1330,6 +1341,21 @@ def _stage_afresh(adapter: DeviceAdapter) -> list[Ending]:
         log.warning("%s was still staged; it is unstaged and staged again", adapter.name)
         adapter.unstage()
         return adapter.stage()
+
+
+def _given(
+    run: StagedRun, action: RunPoints | SweepDevice, targets: Mapping[str, Sequence[float]]
+) -> list[Sequence[Any]]:
+    """The columns of a run that are not read, in their order: one value per point, one for all, or none."""
+    return [action.given.get(name) or targets.get(name, ()) for name in run.given]
+
+
+def _part(column: Sequence[Any], first: int, count: int) -> list[Any]:
+    """The values of `count` points; None where there are no more."""
+    if len(column) == 1 and first + count > 1:
+        return [column[0]] * count
+    part = list(column[first : first + count])
+    return part + [None] * (count - len(part))
 
 
 def _fill(

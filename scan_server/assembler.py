@@ -16,7 +16,7 @@ from bec_lib.devices import InterruptPolicy
 from bec_lib.devices.registry import DeviceRecord, Registry
 from bec_lib.errors import BECError, ReasonCode
 from bec_lib.messages import ReadoutGroups, ScanInfo, ScanQueueMessage
-from bec_lib.scans import Exposure, Scan, describe_scan
+from bec_lib.scans import Exposure, Label, Scan, describe_scan
 from bec_lib.scans.modifier import Hooks, Modification, hooks_of
 from bec_lib.scans.signature import BoundCall, bind, devices_of_call
 from scan_server.guard import Rejected, rejected
@@ -32,7 +32,8 @@ class ScanPlan:
     positions: (points, motors), absolute, device units, None if not known in advance. start: where the motors stand.
     owned: devices that are the scan's own while it runs. servers: device servers that have to do with it, in order;
     server_of: each device's. asks: devices on which nothing is repeated after a crash before somebody was asked
-    (`onInterrupt: ask`). devices: records of the motors, for limits of targets found while it runs.
+    (`onInterrupt: ask`). devices: records of the motors, for limits of targets found while it runs. labels: that the scan
+    puts on its points.
     """
 
     motors: tuple[str, ...] = ()
@@ -50,6 +51,7 @@ class ScanPlan:
     server_of: Mapping[str, str] = field(default_factory=dict)
     devices: Mapping[str, DeviceRecord] = field(default_factory=dict)
     exposure: Exposure = field(default_factory=Exposure)
+    labels: Mapping[str, Label] = field(default_factory=dict)
     parameters: Mapping[str, Any] = field(default_factory=dict)
     estimated_s: float | None = None
     config_hash: str = ""
@@ -104,6 +106,14 @@ def assemble(
         if not problems and scan.is_relative:
             problems = [
                 (
+        problems += [
+            (
+                ReasonCode.CONFIG,
+                f"{name} puts the label {label} on its points, and there is a device of that name; rename one of them.",
+            )
+            for label in scan.point_labels
+            if label in devices
+        ]
                     ReasonCode.WRONG_STATE,
                     f"{name} is relative, and where {motor} stands is not known yet; read it first, or give "
                     "absolute positions.",
@@ -171,6 +181,7 @@ def assemble(
             parameters=call.parameters,
             estimated_s=_estimate(scan, num_points, exposure),
             config_hash=devices.hash,
+            labels=dict(scan.point_labels),
             session_version=devices.version,
         ),
         hooks,

@@ -149,7 +149,7 @@ def _as_reading(
         row = index - message.first_index
         columns = [signal for signal in schema.signals if signal.server == server]
         for signal, values, times in zip(columns, message.values, message.device_times, strict=True):
-            if values[row] is not None:
+            if values[row] is not None and not signal.given:
                 item = {"value": values[row], "timestamp": times[row]}
                 reading.setdefault(signal.device, {})[signal.signal] = item
     return reading

@@ -27,6 +27,7 @@ With several device servers the barrier between moving and reading is held here:
 
 from __future__ import annotations
 
+import math
 import traceback
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -86,6 +87,7 @@ from bec_lib.scans import (
     Wait,
 )
 from bec_lib.scans.estimate import main_value
+from bec_lib.scans.labels import label_columns
 from bec_lib.scans.modifier import Hooks, Original
 from scan_server.assembler import ScanPlan, limit_problems
 
@@ -231,7 +233,8 @@ class _Sent:
 @dataclass
 class _Walk:
     """A run of points that is being cut into chunks. first_index: of its first point in the scan; offset: points
-    already sent; base: the first of them that this life of the run takes.
+    already sent; base: the first of them that this life of the run takes. given: columns of labels and of targets that
+    stay, one value per point or one for all.
     """
 
     first_index: int
@@ -241,6 +244,7 @@ class _Walk:
     interval: float = 0.0
     offset: int = 0
     base: int = 0
+    given: Mapping[str, list[Any]] = field(default_factory=dict)
 
 
 class ScanRun:
@@ -290,6 +294,9 @@ class ScanRun:
         self._result: Any = None
         # Where `Move` steps have brought devices that no point has moved since.
         self._moved: dict[str, Any] = {}
+        # Where the steps so far want the scan's motors to be.
+        self._wanted: dict[str, float] = {}
+        self._given: list[str] = []
         # A point of which some device servers' replies were lost.
         self._to_recall: int | None = None
         # Devices are to be moved again when the pause is over.
@@ -561,6 +568,10 @@ class ScanRun:
             "account": self.order.account,
             "user_metadata": self.order.request.metadata,
         }
+        # Staged again, the columns stay what they were told to be.
+        given = [*dict.fromkeys(plan.motors), *plan.labels]
+        if self._schema is not None:
+            given = [signal.device for signal in self._schema.signals if signal.given]
         for server in plan.servers:
             self._send(
                 server,
@@ -573,6 +584,7 @@ class ScanRun:
                     scan_number=self.order.number,
                     scan_info=info,
                     queue=self.order.request.queue,
+                    given=given if server == self.readers[0] else [],
                 ),
             )
 
@@ -596,7 +608,7 @@ class ScanRun:
         return ScanSchemaMessage(
             scan_id=self.order.scan_id,
             version=version,
-            signals=self._columns(groups.monitored),
+            signals=[*self._columns(groups.monitored), *self._given_columns()],
             baseline=self._columns(groups.baseline),
             devices=[
                 DeviceSchema(
@@ -624,6 +636,40 @@ class ScanRun:
             if name in self._staged
             for signal in self._staged[name].signals
         ]
+
+    def _given_columns(self) -> list[SignalSchema]:
+        """Columns that no device says: those which the first device server that reads has agreed to put behind its own."""
+        found = []
+        for name in self._given:
+            label = self.plan.labels.get(name)
+            server = self.readers[0]
+            if label is not None:
+                found.append(
+                    SignalSchema(
+                        device=name,
+                        signal=name,
+                        dtype=label.dtype,
+                        unit=label.unit,
+                        server=server,
+                        given="label",
+                        doc=label.doc,
+                    )
+                )
+                continue
+            signals = self._staged[name].signals if name in self._staged else []
+            main = next((s for s in signals if s.signal == name), signals[0] if signals else None)
+            found.append(
+                SignalSchema(
+                    device=name,
+                    signal=f"{name}_target",
+                    unit=main.unit if main else "",
+                    precision=main.precision if main else None,
+                    kind="normal",
+                    server=server,
+                    given="target",
+                )
+            )
+        return found
 
     def _enter_running(self) -> None:
         """Staged: prepare the devices, read the baseline, then go on where the run stands."""
@@ -773,6 +819,10 @@ class ScanRun:
             settling_time_after_trigger_s=walk.exposure.settling_time_after_trigger,
             frames_per_trigger=walk.exposure.frames_per_trigger,
             at=[(i - walk.base) * walk.interval for i in range(start, stop)] if walk.interval else [],
+            given={
+                name: values[start:stop] if len(values) == walk.count else values
+                for name, values in walk.given.items()
+            },
         )
         walk.offset = stop
         if walk.offset >= walk.count:
@@ -786,7 +836,8 @@ class ScanRun:
         targets = {name: values[0] for name, values in piece.positions.items()}
         if targets:
             self._groups.append(self._moves(targets))
-        reading = piece.model_copy(update={"positions": {}})
+        wanted = {name: values for name, values in piece.positions.items() if name in self.plan.motors}
+        reading = piece.model_copy(update={"positions": {}, "given": {**wanted, **piece.given}})
         self._groups.append([_Sent(server, reading) for server in self.readers])
         return ""
 
@@ -798,7 +849,8 @@ class ScanRun:
         by_server: dict[str, dict[str, Any]] = {}
         for name, target in targets.items():
             by_server.setdefault(self._server(name), {})[name] = target
-        return [_Sent(server, MoveDevices(targets=part)) for server, part in by_server.items()]
+        by = "" if self.order.is_scan else self.order.user
+        return [_Sent(server, MoveDevices(targets=part, by=by)) for server, part in by_server.items()]
 
     # The generator
 
@@ -839,20 +891,27 @@ class ScanRun:
         match step:
             case Trajectory():
                 columns = {name: step.positions[:, k] for k, name in enumerate(step.motors)}
-                self._walk_over(step.count, columns, step.exposure)
+                given = self._given_with(step, step.count, columns)
+                self._walk_over(step.count, columns, step.exposure, given)
+                if step.count:
+                    self._wanted.update({name: float(column[-1]) for name, column in columns.items()})
             case Points():
-                self._walk_over(step.count, {}, step.exposure, step.interval)
+                given = self._given_with(step, step.count)
+                self._walk_over(step.count, {}, step.exposure, given, step.interval)
             case Point():
                 self._perform_point(step)
             case Sweep():
                 self._perform_sweep(step)
             case Move():
+                self._want(step.targets)
                 if self._next_index < self._skip:
                     self._skipped_moves.update(step.targets)
                 else:
                     self._flush_skipped_moves()
                     self._send_moves(step.targets)
             case Read() | Call():
+                if isinstance(step, Call):
+                    self._wanted.pop(step.device, None)
                 if not self._replayed():
                     self._flush_skipped_moves()
                     self._perform_query(step)
@@ -870,16 +929,36 @@ class ScanRun:
         count: int,
         columns: dict[str, np.ndarray],
         exposure: Exposure | None,
+        given: Mapping[str, list[Any]],
         interval: float = 0.0,
     ) -> None:
-        walk = _Walk(self._next_index, count, columns, exposure or self.plan.exposure, interval)
+        walk = _Walk(self._next_index, count, columns, exposure or self.plan.exposure, interval, given=given)
         self._next_index += count
         walk.offset = walk.base = min(count, max(0, self._skip - walk.first_index))
         if walk.offset < count:
             self._flush_skipped_moves()
             self._walk = walk
 
+    def _want(self, targets: Mapping[str, Any]) -> None:
+        """The devices are to be there from now on; where that is no number, nobody can say."""
+        for name, target in targets.items():
+            if isinstance(target, (int, float)):
+                self._wanted[name] = float(target)
+            else:
+                self._wanted.pop(name, None)
+
+    def _given_with(
+        self, step: Trajectory | Points | Point | Sweep, count: int | None, moved: Iterable[str] = ()
+    ) -> dict[str, list[Any]]:
+        """What is said of a step's points that is not read: labels, and where motors that it does not move are to be."""
+        stay = {
+            name: [self._wanted.get(name, math.nan)] for name in self.plan.motors if name not in set(moved)
+        }
+        return {**stay, **label_columns(self.plan.labels, step.labels, count)}
+
     def _perform_point(self, step: Point) -> None:
+        given = self._given_with(step, 1, step.positions)
+        self._want(step.positions)
         index = self._next_index
         self._next_index += 1
         if self._replayed():
@@ -899,6 +978,7 @@ class ScanRun:
             settling_time_after_trigger_s=exposure.settling_time_after_trigger,
             frames_per_trigger=exposure.frames_per_trigger,
             want_reading=True,
+            given=given,
         )
         self._awaited = self._send_points(piece)
         if len(self.plan.servers) > 1:
@@ -916,6 +996,8 @@ class ScanRun:
 
     def _perform_sweep(self, step: Sweep) -> None:
         """Its points are counted when it is done; what an earlier life has taken of it is not taken again."""
+        given = self._given_with(step, len(step.marks) or None, [step.device])
+        self._want({step.device: step.target})
         self._sweep_index = self._next_index
         if self._replayed():
             self._next_index += int(self._result["points"])
@@ -938,6 +1020,7 @@ class ScanRun:
             exp_time_s=exposure.exp_time,
             frames_per_trigger=exposure.frames_per_trigger,
             settling_time_after_trigger_s=exposure.settling_time_after_trigger,
+            given=given if step.marks else {step.device: [math.nan], **given},
         )
         action = self._rest_of_sweep(whole, self._skip)
         if action is None:
@@ -1029,6 +1112,9 @@ class ScanRun:
         takes_points = isinstance(step, (Trajectory, Points, Point, Sweep))
         if takes_points and self._hooks is not None and not self._is_staged:
             return f"{self._label} cannot take points here: its devices are not staged"
+        problem = self._problem_of_labels(step) if takes_points else ""
+        if problem:
+            return problem
         match step:
             case Trajectory():
                 if step.positions is self.plan.positions:
@@ -1049,6 +1135,20 @@ class ScanRun:
             case Points() | Read() | Call() | Wait() | Original():
                 return ""
         return f"the scan {self.order.request.scan_type} gave a step that is none: {step!r}"
+
+    def _problem_of_labels(self, step: Trajectory | Points | Point | Sweep) -> str:
+        count = (
+            1
+            if isinstance(step, Point)
+            else len(step.marks) or None
+            if isinstance(step, Sweep)
+            else step.count
+        )
+        try:
+            label_columns(self.plan.labels, step.labels, count)
+        except ParameterError as error:
+            return f"{self._label} cannot take points as it wants to: {error.message}"
+        return ""
 
     def _outside(self, motors: list[str], positions: np.ndarray) -> str:
         known = [name for name in motors if name in self.plan.devices]
@@ -1079,6 +1179,8 @@ class ScanRun:
             for raw in (reply.result or {}).get("devices", []):
                 staged = StagedDevice.model_validate(raw)
                 self._staged[staged.name] = staged
+            if sent.server == self.readers[0]:
+                self._given = list((reply.result or {}).get("given", []))
         elif isinstance(action, ReadBaseline):
             self._baseline_done.add(sent.server)
         if self.phase is not Phase.RUNNING:
@@ -1486,9 +1588,15 @@ def _trimmed(piece: RunPoints, committed: int) -> RunPoints | None:
             "first_index": piece.first_index + done,
             "count": piece.count - done,
             "positions": {name: values[done:] for name, values in piece.positions.items()},
+            "given": _without(piece.given, done, piece.count),
             "at": [moment - piece.at[done] for moment in piece.at[done:]],
         }
     )
+
+
+def _without(given: Mapping[str, list[Any]], done: int, count: int) -> dict[str, list[Any]]:
+    """Columns of `count` points without the first of them; one value for all stays."""
+    return {name: values[done:] if len(values) == count else values for name, values in given.items()}
 
 
 def _rest_of_sweep(sweep: SweepDevice, committed: int) -> SweepDevice | None:
@@ -1516,5 +1624,6 @@ def _rest_of_sweep(sweep: SweepDevice, committed: int) -> SweepDevice | None:
             "marks": sweep.marks[done:],
             "start": sweep.start if sweep.marks else None,
             "kickoff": kickoff,
+            "given": _without(sweep.given, done, len(sweep.marks)),
         }
     )

@@ -24,6 +24,8 @@ class StageDevices(Part):
     others' commands to them are refused until unstaged.
     scan_info: handed to device classes that ask for it (num_points, exp_time, file target ...).
     queue: whose interlocks hold its points.
+    given: columns whose values come with the instructions and not from a device, which are the last of this server's
+    columns. The reply's result repeats them as "given"; a server that does not know them yet says nothing.
     """
 
     kind: Literal["stage"] = "stage"
@@ -35,6 +37,7 @@ class StageDevices(Part):
     scan_number: int = 0
     scan_info: dict[str, Any] = {}
     queue: str = "primary"
+    given: list[str] = []
 
 
 class UnstageDevices(Part):
@@ -62,6 +65,8 @@ class RunPoints(Part):
     at: the earliest server times of the points, seconds after the run's start, or empty (time_scan).
     want_reading: the reply's result carries the last point's reading (device -> signal -> {value,
     timestamp}).
+    given: values of staged `given` columns, one per point, or one for all of them; a column which is not here has the
+    target of the motor of its name.
     """
 
     kind: Literal["points"] = "points"
@@ -76,11 +81,13 @@ class RunPoints(Part):
     at: list[float] = []
     want_reading: bool = False
     attempt: int = 1
+    given: dict[str, list[Any]] = {}
 
 
 class SweepDevice(Part):
     """Take points while a device is on its way; fields as in `bec_lib.scans.Sweep`. The reply's result is
     {"points": how many}. Obeys stop at any time; a pause before it begins.
+    given: as in `RunPoints`; the device's own targets are its marks.
     """
 
     kind: Literal["sweep"] = "sweep"
@@ -99,6 +106,7 @@ class SweepDevice(Part):
     exp_time_s: float = 0.0
     frames_per_trigger: int = 1
     settling_time_after_trigger_s: float = 0.0
+    given: dict[str, list[Any]] = {}
 
 
 class MoveDevices(Part):

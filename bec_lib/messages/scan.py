@@ -115,6 +115,8 @@ class SignalSchema(Part):
     dtype: numpy name, e.g. "float64", or "str". shape: of one value, [] for a scalar. unit: as the device
     says it, empty if it says none. kind: ophyd's, "hinted" or "normal". server: the device server that reads
     it.
+    given: empty for what a device said. "target": where the scan wanted `device` to be, NaN where it did not say.
+    "label": the scan's own word on each point, of the same name as `device`, which is none; doc: what it means.
     """
 
     device: str
@@ -125,6 +127,8 @@ class SignalSchema(Part):
     kind: str = "hinted"
     precision: int | None = None
     server: str = "main"
+    given: str = ""
+    doc: str = ""
 
 
 class DeviceSchema(Part):

@@ -1,5 +1,6 @@
 """What a user's scan imports: `Scan` and its kinds, parameters, steps, positions, and `ScanModifier`."""
 
+from bec_lib.scans.labels import Label
 from bec_lib.scans.modifier import ScanModifier, after, before, change, cleanup, hide, instead
 from bec_lib.scans.positions import (
     energy_positions,
@@ -35,6 +36,7 @@ __all__ = [
     "Call",
     "Device",
     "Exposure",
+    "Label",
     "Move",
     "PathScan",
     "Point",

@@ -30,6 +30,7 @@ import numpy as np
 
 from bec_lib.errors import PluginError
 from bec_lib.messages import BundleInfo, ParameterInfo, ScanInfo
+from bec_lib.scans.labels import Label, check_labels
 from bec_lib.scans.path import METHODS, optimised_order
 from bec_lib.scans.positions import check_count
 from bec_lib.scans.signature import BoundCall
@@ -120,6 +121,7 @@ class Scan:
 
     bundles: the positional arguments, one tuple per repetition. start_positions: where the motors stood when the scan was
     assembled, device units. targets: what `positions` gave, absolute.
+    point_labels: what the scan says of its points beside where they are, by name; see `Label`.
     """
 
     scan_name: ClassVar[str] = ""
@@ -127,6 +129,7 @@ class Scan:
     # Takes points while a device is on its way, so that a pause waits for the end of that.
     sweeps: ClassVar[bool] = False
     arguments: ClassVar[Bundle | None] = None
+    point_labels: ClassVar[Mapping[str, Label]] = {}
 
     def __init__(self, call: BoundCall, start: Mapping[str, float] | None = None):
         self.bundles = call.bundles
@@ -255,11 +258,23 @@ class PointScan(Scan):
     def burst(self) -> int:
         return self.burst_at_each_point
 
+    def label_positions(self) -> Mapping[str, Any]:
+        """Labels of the points: name -> one value for each of `positions`, or one for all."""
+        return {}
+
     def run(self) -> Steps:
+        labels = {name: _repeated(values, self.burst) for name, values in self.label_positions().items()}
         if self.targets is None:
-            yield Points(self.burst)
+            yield Points(self.burst, labels=labels)
         else:
-            yield Trajectory(self.motors, self.targets)
+            yield Trajectory(self.motors, self.targets, labels=labels)
+
+
+def _repeated(values: Any, times: int) -> Any:
+    """Each value so many times; one for all stays."""
+    if times == 1 or isinstance(values, str) or not isinstance(values, (Sequence, np.ndarray)):
+        return values
+    return [value for value in values for _ in range(times)]
 
 
 class StepScan(PointScan):
@@ -305,6 +320,7 @@ def describe_scan(scan: type[Scan], plugin: str | None = None) -> ScanInfo:
         raise PluginError(
             f"{where}: scan_name is {scan.scan_name!r}; it must be a name of small letters, digits and '_'"
         )
+    check_labels(scan.point_labels, where)
     bundle = scan.arguments
     info = ScanInfo(
         name=scan.scan_name,

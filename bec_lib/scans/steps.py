@@ -36,12 +36,13 @@ class Exposure:
 @dataclass(frozen=True)
 class Trajectory:
     """Points at known positions: at each, move, settle, trigger, read. positions: (points, motors), absolute, in
-    device units.
+    device units. labels: name -> one value for each point, or one for all; as declared by the scan's `point_labels`.
     """
 
     motors: Sequence[str]
     positions: np.ndarray
     exposure: Exposure | None = None
+    labels: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -51,20 +52,24 @@ class Trajectory:
 @dataclass(frozen=True)
 class Points:
     """Points without a move. interval: seconds from the begin of one to the begin of the next, by the clock (no
-    drift); 0: back to back.
+    drift); 0: back to back. labels: as of a `Trajectory`.
     """
 
     count: int
     interval: float = 0.0
     exposure: Exposure | None = None
+    labels: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Point:
-    """One point; gives its reading: device -> signal -> {"value", "timestamp"}. positions: device -> target."""
+    """One point; gives its reading: device -> signal -> {"value", "timestamp"}. positions: device -> target. labels: name
+    -> value.
+    """
 
     positions: Mapping[str, float] = field(default_factory=dict)
     exposure: Exposure | None = None
+    labels: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,7 @@ class Sweep:
                    many there were while a point was taken
       otherwise    back to back, at most one each `min_interval` s
     and with on_update at the end, and at least every `max_interval` s, if that is not 0.
+    labels: name -> one value for all points, or with marks one for each.
     """
 
     device: str
@@ -126,6 +132,7 @@ class Sweep:
     min_interval: float = 0.0
     max_interval: float = 0.0
     exposure: Exposure | None = None
+    labels: Mapping[str, Any] = field(default_factory=dict)
 
 
 Step = Trajectory | Points | Point | Move | Read | Call | Wait | Sweep

@@ -6,7 +6,10 @@ there. What NXscan asks for and how it is met: detectors have integer `data`, so
 alone; a scan without any counting detector has the clock of the control system as one; `sample/rotation_angle`
 is the scanned (or baseline) device with an angle for a unit, else NaN, which says that it was not measured.
 
-Sources: NeXus definitions v2026.01 (NXscan, NXdata), BEC's published file layout.
+Columns that no device said stand apart: `collection/setpoints/<motor>`, which is also the positioner's `target_value`,
+and `collection/labels/<label>`. A scan with the label `image_key` is a tomogram: `tomo_entry` is what NXtomo wants of it.
+
+Sources: NeXus definitions v2026.01 (NXscan, NXtomo, NXdata), BEC's published file layout.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from file_writer.layout import (
     Column,
     EndFacts,
     ExternalLink,
+    Facility,
     Field,
     Group,
     Link,
@@ -39,6 +43,9 @@ from file_writer.layout import (
 LAYOUT_VERSION = "1.0"
 
 DEVICES = "/entry/collection/devices"
+SETPOINTS = "/entry/collection/setpoints"
+LABELS = "/entry/collection/labels"
+IMAGE_KEY = "image_key"
 ELAPSED_NS = "/entry/control/data"
 
 # Bytes kept in the growing file for what is known only at the end.
@@ -73,6 +80,7 @@ class NexusFormat:
                         _sample(view),
                         _control(),
                         _data(view),
+                        *_tomo(view),
                         _collection(view),
                     ),
                     {**default, "version": LAYOUT_VERSION},
@@ -109,10 +117,12 @@ class _View:
         self.motors = [
             name
             for name in dict.fromkeys(schema.motors or status.motors)
-            if any(signal.device == name for signal in schema.signals)
+            if any(signal.device == name and not signal.given for signal in schema.signals)
         ]
+        self.targets = {signal.device: signal for signal in schema.signals if signal.given == "target"}
+        self.labels = {signal.device: signal for signal in schema.signals if signal.given == "label"}
         self.baseline = _by_device(schema.baseline)
-        self.monitored = _by_device(schema.signals)
+        self.monitored = _by_device([signal for signal in schema.signals if not signal.given])
         positioners = {
             name
             for name in self.monitored
@@ -152,6 +162,8 @@ class _View:
 
 def value_path(signal: SignalSchema) -> str:
     """Where a signal's values stand."""
+    if signal.given:
+        return f"{LABELS if signal.given == 'label' else SETPOINTS}/{safe(signal.device)}"
     return f"{DEVICES}/{safe(signal.device)}/{safe(signal.signal)}/value"
 
 
@@ -224,20 +236,10 @@ def _user(status: ScanStatusMessage) -> list[Group]:
 
 def _instrument(view: _View) -> Group:
     facility = view.scan.facility
-    source = [
-        Field(name, value)
-        for name, value in (
-            ("name", facility.source_name),
-            ("type", facility.source_type),
-            ("probe", facility.probe),
-        )
-        if value
-    ]
     members: list[Member] = []
     if facility.instrument:
         members.append(Field("name", facility.instrument))
-    if source:
-        members.append(Group("source", "NXsource", tuple(source)))
+    members += _source(facility)
     taken = {"name", "source", "detectors", "clock"}
     for name, signal in view.positioners.items():
         members.append(_positioner(view, _free(safe(name), taken), signal))
@@ -262,10 +264,25 @@ def _instrument(view: _View) -> Group:
     return Group("instrument", "NXinstrument", tuple(members))
 
 
+def _source(facility: Facility) -> list[Group]:
+    fields = [
+        Field(name, value)
+        for name, value in (
+            ("name", facility.source_name),
+            ("type", facility.source_type),
+            ("probe", facility.probe),
+        )
+        if value
+    ]
+    return [Group("source", "NXsource", tuple(fields))] if fields else []
+
+
 def _positioner(view: _View, name: str, signal: SignalSchema) -> Group:
     device = view.devices.get(signal.device)
     unit: Attributes = {"units": signal.unit} if signal.unit else {}
     members: list[Member] = [Field("name", signal.device), Link("value", value_path(signal))]
+    if signal.device in view.targets:
+        members.append(Link("target_value", value_path(view.targets[signal.device])))
     if device is not None and device.description:
         members.append(Field("description", device.description))
     if device is not None and device.limits is not None and len(device.limits) == 2:
@@ -345,6 +362,8 @@ def _data(view: _View) -> Group:
     for name, signal in view.positioners.items():
         names[name] = _free(safe(name), taken)
         members.append(Link(names[name], value_path(signal)))
+    for name, label in view.labels.items():
+        members.append(Link(_free(safe(name), taken), value_path(label)))
     plotted = view.signal
     shown: list[str] = []
     for signal in view.detectors:
@@ -381,12 +400,75 @@ def _data(view: _View) -> Group:
     return Group("data", "NXdata", tuple(members), attributes)
 
 
+def _tomo(view: _View) -> list[Group]:
+    """A tomogram as NXtomo has it; without frames of integers there is all but the definition's name."""
+    key = view.labels.get(IMAGE_KEY)
+    angle = next(
+        (p for name in view.motors if (p := view.positioners[name]).unit in ANGLES and _is_float(p)), None
+    )
+    if key is None or angle is None:
+        return []
+    metadata = view.scan.status.user_metadata
+    conforms, frames = _frames(view)
+    key_link, angle_link = Link(IMAGE_KEY, value_path(key)), Link("rotation_angle", value_path(angle))
+    members: list[Member] = [
+        Field("title", str(metadata.get("title") or scan_command(view.scan.status))),
+        Group(
+            "instrument",
+            "NXinstrument",
+            (
+                *_source(view.scan.facility),
+                Group("detector", "NXdetector", (*frames, key_link)),
+            ),
+        ),
+        Group(
+            "sample",
+            "NXsample",
+            (
+                Field("name", str(metadata.get("sample_name") or metadata.get("sample") or "not named")),
+                angle_link,
+            ),
+        ),
+        Group(
+            "data",
+            "NXdata",
+            (*frames, angle_link, key_link),
+            {"signal": "data", "axes": ["rotation_angle", ".", "."], "rotation_angle_indices": [0]}
+            if conforms
+            else {},
+        ),
+    ]
+    if conforms:
+        members.insert(0, Field("definition", "NXtomo"))
+    return [Group("tomo_entry", "NXsubentry", tuple(members))]
+
+
+def _frames(view: _View) -> tuple[bool, list[Member]]:
+    """The frames of the first camera: in a file of its own, else in the readings, else one number for each. And whether
+    they are frames of integers, one for each point.
+    """
+    parameters = view.scan.status.scan_parameters
+    folder = PurePosixPath(view.scan.file).parent
+    for device in view.scan.schema.devices:
+        for item in device.files:
+            path = str(item.get("path") or "")
+            if path:
+                one_each = parameters.get("frames_per_trigger", 1) == 1
+                link = ExternalLink("data", _relative(path, folder), str(item.get("dataset") or "/"))
+                return one_each, [link]
+    frames = [signal for signals in view.monitored.values() for signal in signals if len(signal.shape) == 2]
+    found = ([signal for signal in frames if _is_integer(signal)] or frames or view.detectors)[:1]
+    conforms = bool(found) and len(found[0].shape) == 2 and _is_integer(found[0])
+    return conforms, [Link("data", value_path(signal)) for signal in found]
+
+
 def _collection(view: _View) -> Group:
     return Group(
         "collection",
         "NXcollection",
         (
             _devices(view),
+            *_given(view),
             *_configuration(view),
             _readout_groups(view),
             *_file_references(view),
@@ -403,6 +485,8 @@ def _devices(view: _View) -> Group:
         (schema.baseline, Source.BASELINE_VALUE, Source.BASELINE_TIMESTAMP),
     ):
         for index, signal in enumerate(columns):
+            if signal.given:
+                continue
             members = found.setdefault(safe(signal.device), [])
             if any(member.name == safe(signal.signal) for member in members):
                 continue  # a device that is both monitored and in the baseline: its points say it all
@@ -415,6 +499,36 @@ def _devices(view: _View) -> Group:
             for name, members in found.items()
         ),
     )
+
+
+def _given(view: _View) -> list[Group]:
+    """What no device said: where the scan wanted its motors to be, and its labels."""
+    places = {(signal.device, signal.signal): n for n, signal in enumerate(view.scan.schema.signals)}
+    groups = []
+    for name, signals, meaning in (
+        ("setpoints", view.targets, "where the scan wanted the device to be; NaN: it did not say"),
+        ("labels", view.labels, "what the scan says of each point"),
+    ):
+        fields = []
+        for signal in signals.values():
+            attributes: dict[str, Value] = {"target": value_path(signal)}
+            if signal.unit:
+                attributes["units"] = signal.unit
+            if signal.doc:
+                attributes["description"] = signal.doc
+            is_text = stored_dtype(signal.dtype) == "str"
+            fields.append(
+                Field(
+                    safe(signal.device),
+                    dtype=stored_dtype(signal.dtype),
+                    column=Column(Source.VALUE, places[signal.device, signal.signal]),
+                    length=TEXT_COLUMN_BYTES if is_text else 0,
+                    attributes=attributes,
+                )
+            )
+        if fields:
+            groups.append(Group(name, "NXcollection", tuple(fields), {"description": meaning}))
+    return groups
 
 
 def _signal(signal: SignalSchema, value: Column, timestamp: Column) -> Group:
@@ -469,7 +583,11 @@ def _configuration(view: _View) -> list[Field]:
 
 def _readout_groups(view: _View) -> Group:
     readout = view.scan.status.readout
-    present = {safe(signal.device) for signal in (*view.scan.schema.signals, *view.scan.schema.baseline)}
+    present = {
+        safe(signal.device)
+        for signal in (*view.scan.schema.signals, *view.scan.schema.baseline)
+        if not signal.given
+    }
     present |= {safe(device.name) for device in view.scan.schema.devices if device.files}
     groups = (
         ("monitored", readout.monitored or list(view.monitored)),

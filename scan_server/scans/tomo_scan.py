@@ -1,17 +1,23 @@
 """A tomogram: projections, flat fields and dark fields."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
-from bec_lib.scans import Device, PointScan, line_positions, parameter
+from bec_lib.scans import Device, Label, PointScan, line_positions, parameter
 from bec_lib.scans.positions import check_count
+
+# NXtomo's image_key.
+PROJECTION, FLAT, DARK, INVALID = range(4)
 
 
 class TomoScan(PointScan):
     """Turn the sample and read at each angle, with flat fields (sample moved out of the beam) and dark fields (shutter
     closed) before, after and, if wanted, in between.
 
-    Order: darks, flats, projections with further flats after each flat_interval of them, flats, darks. The sample's and
-    the shutter's positions are recorded at each point, and tell the three kinds apart. At the end, and when the scan is
+    Order: darks, flats, projections with further flats after each flat_interval of them, flats, darks. The label
+    image_key of each point tells which it is: 0 projection, 1 flat field, 2 dark field. At the end, and when the scan is
     aborted, everything goes back to where it was.
 
     >>> scans.tomo_scan(
@@ -20,6 +26,9 @@ class TomoScan(PointScan):
     """
 
     scan_name = "tomo_scan"
+    point_labels = {
+        "image_key": Label(INVALID, doc="0: projection, 1: flat field, 2: dark field, 3: invalid"),
+    }
     rotation: Device = parameter(doc="The rotation axis.")
     start: float = parameter(of="rotation", doc="Its first angle.")
     stop: float = parameter(of="rotation", doc="Its last angle.")
@@ -55,22 +64,31 @@ class TomoScan(PointScan):
         return found
 
     def positions(self) -> np.ndarray:
+        return np.concatenate([rows for _, rows in self._pieces()])
+
+    def label_positions(self) -> Mapping[str, Any]:
+        return {"image_key": np.concatenate([np.full(len(rows), key) for key, rows in self._pieces()])}
+
+    def _pieces(self) -> list[tuple[int, np.ndarray]]:
+        """What is taken, in order: image key and rows of positions."""
         every = self.flat_interval or self.projections
         flats = self.flats if self.sample else 0
         darks = self.darks if self.shutter else 0
         check_count(self.projections + 2 * darks + flats * (-(-self.projections // every) + 1))
         angles = line_positions([(self.start, self.stop)], self.projections)[:, 0]
-        pieces = [self._still(angles[0], darks, dark=True), self._still(angles[0], flats)]
+        pieces = [self._still(DARK, angles[0], darks), self._still(FLAT, angles[0], flats)]
         for begin in range(0, self.projections, every):
             part = angles[begin : begin + every]
-            pieces += [self._rows(part, self.sample_in, self.shutter_open), self._still(part[-1], flats)]
-        pieces.append(self._still(angles[-1], darks, dark=True))
-        return np.concatenate(pieces)
+            pieces.append((PROJECTION, self._rows(part, self.sample_in, self.shutter_open)))
+            pieces.append(self._still(FLAT, part[-1], flats))
+        pieces.append(self._still(DARK, angles[-1], darks))
+        return pieces
 
-    def _still(self, angle: float, count: int, *, dark: bool = False) -> np.ndarray:
-        if dark:
-            return self._rows(np.full(count, angle), self.sample_in, self.shutter_closed)
-        return self._rows(np.full(count, angle), self.sample_out, self.shutter_open)
+    def _still(self, key: int, angle: float, count: int) -> tuple[int, np.ndarray]:
+        angles = np.full(count, angle)
+        if key == DARK:
+            return key, self._rows(angles, self.sample_in, self.shutter_closed)
+        return key, self._rows(angles, self.sample_out, self.shutter_open)
 
     def _rows(self, angles: np.ndarray, sample: float, shutter: float) -> np.ndarray:
         columns = [angles]

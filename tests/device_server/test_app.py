@@ -56,6 +56,26 @@ def columns(bench: Any, scan: str = "s1") -> list[list[Any]]:
 # A scan
 
 
+def test_columns_that_come_with_the_instructions_are_behind_those_that_are_read(
+    bench: Any, zero: Config
+) -> None:
+    bench.load(zero)
+    stage_action = StageDevices(monitored=["m1", "d1"], owned=["m1"], given=["m1", "image_key"])
+    assert bench.do(stage_action, scan_id="s1").result["given"] == ["m1", "image_key"]
+    targets = [float(i) for i in range(100)]
+    keys = [i % 3 for i in range(100)]
+    bench.do(
+        RunPoints(first_index=0, count=100, positions={"m1": targets}, given={"image_key": keys}),
+        scan_id="s1",
+    )
+    bench.do(RunPoints(first_index=100, count=3, given={"m1": [7.0], "image_key": [3]}), scan_id="s1")
+    found = columns(bench)
+    assert found[3] == [*targets, 7.0, 7.0, 7.0]
+    assert found[4] == [*keys, 3, 3, 3]
+    block = points(bench)[-1]
+    assert block.device_times[4] == block.server_times
+
+
 def test_a_scan_from_stage_to_unstage(bench: Any, zero: Config) -> None:
     assert bench.load(zero)["loaded"] == ["m1", "d1", "d2"]
     staged = stage(bench, monitored=["m1", "d1"], baseline=["d2"], owned=["m1"])

@@ -31,7 +31,7 @@ from bec_lib.messages import (
     ScanState,
     ScanStatusMessage,
 )
-from bec_lib.scans import Call, Move, Point, Points, Read, Scan, Steps, Trajectory, Wait
+from bec_lib.scans import Call, Label, Move, Point, Points, Read, Scan, Steps, Trajectory, Wait
 from bec_lib.scans.signature import BoundCall
 from scan_server.assembler import Assembled, assemble
 from scan_server.run import (
@@ -101,6 +101,7 @@ class Bench:
         self.asked: list[Ask] = []
         self.finish: Finish | None = None
         self.done_points: dict[str, int] = {}
+        self.knows_given = True
         self.take(self.run.begin(T))
 
     def take(self, effects: list[Effect]) -> None:
@@ -140,6 +141,8 @@ class Bench:
             result = {
                 "devices": [{"name": n, "signals": [{"signal": n}, {"signal": f"{n}_b"}]} for n in names]
             }
+            if self.knows_given:
+                result["given"] = list(action.given)
         if isinstance(action, RunPoints) and status is InstructionStatus.COMPLETED:
             self.done_points[server] = action.first_index + action.count
         reply = DeviceInstructionResponse(
@@ -848,3 +851,106 @@ def test_replies_to_nobodys_instruction_are_passed_over() -> None:
     bench = Bench(made(LineScan, "samx", 0, 2, steps=3))
     reply = DeviceInstructionResponse(instruction_id="x", status=InstructionStatus.COMPLETED, scan_id="s")
     assert bench.run.answered(reply, T) == []
+
+
+# What is said of the points beside what is read
+
+
+def columns_of(actions: list[Any], name: str) -> list[Any]:
+    """A given column of all points that were asked for, as a device server works it out."""
+    found: list[Any] = []
+    for action in actions:
+        if action.kind == "points":
+            values = action.given.get(name) or action.positions.get(name, [])
+            found += values * action.count if len(values) == 1 else values
+    return found
+
+
+class Marked(Scripted):
+    point_labels = {"image_key": Label(3, doc="which")}
+
+
+def marked(script: Callable[[Scripted], Steps], **more: Any) -> Bench:
+    plan = made(LineScan, "samx", 0, 1, steps=2).plan
+    return Bench(Assembled(Marked(script), replace(plan, labels=Marked.point_labels)), **more)
+
+
+def two_kinds(scan: Scripted) -> Steps:
+    yield Trajectory(["samx"], np.linspace(0, 4, 5)[:, None], labels={"image_key": np.array([0, 0, 1, 1, 2])})
+    yield Move({"samx": 7.0})
+    yield Points(2)
+
+
+def test_targets_and_labels_become_columns_behind_those_that_are_read() -> None:
+    bench = marked(two_kinds)
+    assert bench.sent[0][1].action.given == ["samx", "image_key"]
+    bench.answer_all()
+    (schema,) = bench.messages(ScanSchemaMessage)
+    assert [(s.signal, s.given) for s in schema.signals][-3:] == [
+        ("eiger_b", ""),
+        ("samx_target", "target"),
+        ("image_key", "label"),
+    ]
+    assert (schema.signals[-1].dtype, schema.signals[-1].doc) == ("int64", "which")
+
+
+def test_each_point_has_its_target_and_its_labels() -> None:
+    actions = marked(two_kinds).answer_all()
+    assert columns_of(actions, "samx") == [0.0, 1.0, 2.0, 3.0, 4.0, 7.0, 7.0]
+    assert columns_of(actions, "image_key") == [0, 0, 1, 1, 2, 3, 3]
+
+
+def test_a_motor_that_was_not_sent_anywhere_has_no_target() -> None:
+    (point,) = [a for a in scripted(lambda _: iter([Points(1)]))[0].answer_all() if a.kind == "points"]
+    assert np.isnan(point.given["samx"]).all()
+
+
+@pytest.mark.parametrize("committed", range(8))
+def test_a_resumed_scan_gives_the_same_targets_and_labels(committed: int) -> None:
+    bench = marked(two_kinds, resumed=Resumed(opened=True))
+    bench.answer(), bench.answer()
+    bench.count(main=committed)
+    actions = bench.answer_all()
+    assert columns_of(actions, "samx") == [0.0, 1.0, 2.0, 3.0, 4.0, 7.0, 7.0][committed:]
+    assert columns_of(actions, "image_key") == [0, 0, 1, 1, 2, 3, 3][committed:]
+
+
+def test_a_piece_that_is_taken_again_in_part_keeps_its_columns() -> None:
+    """The device server starts anew in the midst of the first piece of four points."""
+    bench = marked(two_kinds)
+    while bench.sent[0][1].action.kind != "points":
+        bench.answer()
+    while bench.sent:
+        bench.answer(status=InstructionStatus.STOPPED, boot="anew")
+    bench.count(main=2)
+    actions = bench.answer_all()
+    assert columns_of(actions, "samx") == [2.0, 3.0, 4.0, 7.0, 7.0]
+    assert columns_of(actions, "image_key") == [1, 1, 2, 3, 3]
+
+
+def test_with_two_device_servers_the_first_that_reads_gets_the_columns() -> None:
+    bench = Bench(made(LineScan, "samx", 0, 2, steps=3, devices=registry(samx="far")))
+    staged = {server: message.action.given for server, message in bench.sent}
+    (first,) = [server for server, given in staged.items() if given]
+    actions: list[Any] = []
+    while bench.sent:
+        server = bench.sent[0][0]
+        action = bench.answer()
+        actions += [action] if server == first else []
+    assert columns_of(actions, "samx") == [0.0, 1.0, 2.0]
+
+
+def test_a_device_server_of_before_has_no_such_columns() -> None:
+    bench = marked(two_kinds)
+    bench.knows_given = False
+    bench.answer_all()
+    assert not [s for s in bench.messages(ScanSchemaMessage)[0].signals if s.given]
+    assert bench.states[-1] is ScanState.CLOSED
+
+
+def test_a_label_that_was_not_declared_ends_the_scan_in_words() -> None:
+    bench = marked(lambda _: iter([Points(2, labels={"kind": 1})]))
+    bench.answer_all()
+    bench.count(main=0)
+    assert bench.states[-1] is ScanState.ABORTED
+    assert "the label kind" in bench.messages(RequestDoneMessage)[0].error.error_message
