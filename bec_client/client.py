@@ -16,11 +16,13 @@ import re
 import socket
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from bec_client.alarms import Alarms
+from bec_client.callbacks import CallbackHandler, EventType
 from bec_client.config import Config
 from bec_client.connection import Connection
 from bec_client.dap import DAP
@@ -28,18 +30,20 @@ from bec_client.devices import DeviceContainer
 from bec_client.history import History
 from bec_client.interlocks import BeamlineStates, BuiltinActors, Interlocks
 from bec_client.live import LiveUpdates
+from bec_client.macros import UserMacros
 from bec_client.moves import move_functions
 from bec_client.plugins import Outcome, Plugins
 from bec_client.queue import Queue
 from bec_client.report import ScanReport
 from bec_client.scan_item import ScanStorage
-from bec_client.scans import Scans
+from bec_client.scans import Scans, set_current_client
 from bec_client.services import ServiceStatus
 from bec_client.session import Session
+from bec_client.variables import GlobalVariables
 from bec_lib.broker import Broker, RedisSettings, Sender
 from bec_lib.clock import SystemClock
 from bec_lib.endpoints import MessageEndpoints as Endpoints
-from bec_lib.errors import BECError, BrokerError, ParameterError
+from bec_lib.errors import BECError, BrokerError, ParameterError, RequestRejected
 from bec_lib.ids import new_id
 from bec_lib.messages import (
     AccountMessage,
@@ -49,12 +53,14 @@ from bec_lib.messages import (
     DeviceControlMessage,
     Severity,
 )
+from bec_lib.scans.signature import did_you_mean
 from bec_lib.service.config import ServiceConfig, load_service_config
 
 log = logging.getLogger("bec_client")
 
 PATIENCE_S = 1.0  # for a connection that is lost meanwhile
 CONNECT_S = 5.0
+_USER = re.compile(r"[A-Za-z0-9_.@-]+")
 _ACCOUNT = re.compile(r"[A-Za-z0-9_.-]*")
 
 
@@ -101,10 +107,7 @@ class BECClient:
             changes["deployment"] = deployment
         self.service_config = found.model_copy(update=changes) if changes else found
         self.username = user or _login_name()
-        if not re.fullmatch(r"[A-Za-z0-9_.@-]+", self.username):
-            raise ParameterError(
-                f"{self.username!r} cannot be a user name: it may have letters, digits, '_', '.', '@' and '-' only"
-            )
+        _check_user(self.username)
         self.program = program
         clock = SystemClock()
         self.client_id = new_id(clock)
@@ -135,6 +138,14 @@ class BECClient:
         self.live_updates = LiveUpdates(self)
         self.last_report: ScanReport | None = None
         self.on_alarm: list[Callable[[AlarmMessage], None]] = []
+        self.callbacks = CallbackHandler(self)
+        self.macros = UserMacros(self)
+        variables = GlobalVariables(self.broker)
+        self.set_global_var = variables.set_global_var
+        self.get_global_var = variables.get_global_var
+        self.delete_global_var = variables.delete_global_var
+        self.show_global_vars = variables.show_global_vars
+        self.global_vars = variables.global_vars
         self.started = False
         moves = move_functions(self)
         self.mv, self.mvr, self.umv, self.umvr, self.wm = (
@@ -159,6 +170,12 @@ class BECClient:
         connection.on_session = self.session.on_session
         connection.on_alarm = self._on_alarm
         connection.start()
+        self._say_hello()
+        self.started = True
+        set_current_client(self)
+        return self
+
+    def _say_hello(self) -> None:
         self.broker.append(
             Endpoints.client_hello,
             ClientHelloMessage(
@@ -169,13 +186,12 @@ class BECClient:
                 program=self.program,
             ),
         )
-        self.started = True
-        return self
 
     def shutdown(self) -> None:
         """Disconnect. Scans that run go on."""
         if self.started:
             self.started = False
+            self.callbacks.stop()
             self.connection.stop()
 
     def __enter__(self) -> BECClient:
@@ -215,6 +231,90 @@ class BECClient:
         self.broker.put(Endpoints.account, AccountMessage(account=value))
 
     active_account = account
+
+    def switch_user(self, name: str) -> None:
+        """Make requests as somebody else from now on. Raises ParameterError for a name that is none, RequestRejected where
+        Redis wants a login.
+        """
+        _check_user(name)
+        if self.broker.settings.username:
+            raise RequestRejected(
+                f"this Redis knows its users by their logins, and this client is logged in as "
+                f"{self.broker.settings.username!r}; leave it, and log in with the configuration of {name!r}"
+            )
+        self.username = name
+        self.broker.sender = replace(self.broker.sender, user=name)
+        self.connection.become(name)
+        if self.started:
+            self._say_hello()
+
+    # Names
+
+    def namespace(self) -> dict[str, Any]:
+        """What a user of the shell, and a macro, finds without importing anything."""
+        from bec_client.export import scan_to_csv, scan_to_dict
+        from bec_client.repeat import scan_repeat
+        from bec_client.scans import FileWriter, Metadata
+
+        names = {
+            "bec": self,
+            "dev": self.devices,
+            "scans": self.scans,
+            "scan_to_csv": scan_to_csv,
+            "scan_to_dict": scan_to_dict,
+            "scan_repeat": scan_repeat,
+            "Metadata": Metadata,
+            "FileWriter": FileWriter,
+        }
+        return {**names, **{name: getattr(self, name) for name in ("mv", "mvr", "umv", "umvr", "wm")}}
+
+    def load_high_level_interface(self, module_name: str) -> list[str]:
+        """Add a set of words to the shell: "spec_hli" has ascan, a2scan, dscan, d2scan, amesh and dmesh. "bec_hli" (mv,
+        umv ...) is always there. Their names; they are attributes of this client, too.
+        """
+        from bec_client.spec import spec_functions
+
+        if module_name == "bec_hli":
+            return []
+        if module_name != "spec_hli":
+            raise ParameterError(
+                f"there is no high-level interface {module_name!r}; there are 'bec_hli' and 'spec_hli'. Your own functions "
+                "are macros: bec.macros.load_user_macro(file)"
+            )
+        functions = spec_functions(self)
+        for name, function in functions.items():
+            setattr(self, name, function)
+        self.callbacks.run(EventType.NAMESPACE_UPDATE, action="add", ns_objects=functions)
+        return list(functions)
+
+    # Earlier names of the same
+
+    @property
+    def live_updates_config(self) -> LiveUpdates:
+        return self.live_updates
+
+    def load_all_user_scripts(self) -> None:
+        self.macros.load_all_user_macros()
+
+    def load_user_script(self, file: str | Path) -> None:
+        self.macros.load_user_macro(file)
+
+    def forget_user_script(self, name: str) -> None:
+        self.macros.forget_user_macro(name)
+
+    def forget_all_user_scripts(self) -> None:
+        self.macros.forget_all_user_macros()
+
+    def list_user_scripts(self) -> None:
+        self.macros.list_user_macros()
+
+    def __getattr__(self, name: str) -> Any:
+        # Only for what is not there.
+        if name in _MISSING:
+            raise MissingFeature(f"bec.{name} is not there yet: {_MISSING[name]}. See docs/moving_over.md")
+        known = [found for found in dir(self) if not found.startswith("_")]
+        near = "" if name.startswith("_") else did_you_mean(name, known)
+        raise AttributeError(f"bec has no {name!r}.{near}")
 
     def stop_devices(self, devices: list[str] | None = None) -> None:
         """Stop all devices that move, now, whatever else is alive. A scan that runs ends with it."""
@@ -274,6 +374,17 @@ class BECClient:
         return f"<BECClient of {self.deployment} at {self.broker.settings.address()}, user {self.username}, {state}>"
 
 
+class MissingFeature(BECError, AttributeError):
+    """Something that the released BEC has, and this one has not yet."""
+
+
+def _check_user(name: str) -> None:
+    if not _USER.fullmatch(name):
+        raise ParameterError(
+            f"{name!r} cannot be a user name: it may have letters, digits, '_', '.', '@' and '-' only"
+        )
+
+
 def _login_name() -> str:
     try:
         name = getpass.getuser()
@@ -287,6 +398,16 @@ def stderr_notice(text: str) -> None:
     print(text, file=sys.stderr)
 
 
+_MISSING = {
+    "messaging": "it needs the connection to SciLog, Teams and Signal",
+    "logbook": "it needs the connection to SciLog",
+    "proc": "there are no procedures; let a script or a notebook of its own run them",
+    "beamline_storage_copy": "it needs the transfer of files to the storage",
+    "gui": "there is no graphical interface",
+    "upload_script": "scripts are run by clients; `bec` runs a file with `%run FILE`",
+    "_run_script": "scripts are run by clients; `bec` runs a file with `%run FILE`",
+}
+
 _COMMANDS = """\
 dev.<TAB>                      devices: .read() .get() .set(v) .limits; dev.wm("sam*"), dev.show_all()
 scans.<TAB>                    scans; scans.line_scan? explains one
@@ -297,6 +418,11 @@ bec.interlocks                 add("beam", "curr.curr < 100", settle_time=5): sc
 bec.beamline_states            add(DeviceWithinLimitsStateConfig(...)), show_all()
 bec.plugins                    plugins with scans and modifiers; reload() imports them again
 bec.history                    earlier scans; bec.history[-1].devices.samx.samx.read()
+bec.macros                     your own functions from ~/bec/macros; load_user_macro(file), list_user_macros()
+bec.callbacks                  register("scan_segment", function): called for each point
+bec.set_global_var(name, v)    get_global_var, delete_global_var, show_global_vars(): shared by all clients
+scan_to_csv(report, file)      scan_to_dict(report); `with scans.scan_export(file):`
 bec.dap                        fits; bec.dap.GaussianModel.fit(report, "samx", "samx", "bpm4i", "bpm4i")
+%schema NAME  %su NAME         what a scan takes; go on as another user
 bec.alarms  bec.service_status  bec.account  bec.metadata
 """

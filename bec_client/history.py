@@ -67,6 +67,22 @@ class History:
         )
         raise BECError(f"there is no scan number {number} in the history; {span}")
 
+    def get_by_dataset_number(self, number: int) -> list[ScanData]:
+        """The scans of a dataset, oldest first. Raises BECError if there are none, or none that are still told of."""
+        found = self._broker.entries(Endpoints.scan_status)
+        wanted = {
+            item.message.scan_id
+            for item in found
+            if isinstance(item, Delivery) and item.message.user_metadata.get("dataset_number") == number
+        }
+        scans = [ScanData.of(message) for message in self.messages() if message.scan_id in wanted]
+        if not scans:
+            raise BECError(
+                f"there is no scan of dataset {number} among the latest scans; datasets are made by "
+                "`with scans.dataset_id_on_hold:`"
+            )
+        return scans
+
     def __str__(self) -> str:
         from bec_client.tables import as_text, history_table
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bec_lib.endpoints import MessageEndpoints as Endpoints
-from bec_lib.errors import ParameterError, ReasonCode, RequestRejected, error_for
+from bec_lib.errors import ParameterError, ReasonCode, RequestRejected, StreamConflict, error_for
 from bec_lib.messages import (
+    DatasetMessage,
     ItemState,
     QueueAction,
     QueueItem,
@@ -132,6 +133,49 @@ class Queue:
         """The number that the next scan will get, if nobody is quicker."""
         found = self._client.broker.get(Endpoints.scan_number)
         return (found.message.scan_number if found else 0) + 1
+
+    @next_scan_number.setter
+    def next_scan_number(self, value: int) -> None:
+        raise ParameterError(
+            "scan numbers cannot be set: the scan server counts them, so that none is given twice"
+        )
+
+    @property
+    def next_dataset_number(self) -> int:
+        """The number that the next dataset will get, if nobody is quicker."""
+        return self._last_dataset() + 1
+
+    @next_dataset_number.setter
+    def next_dataset_number(self, value: int) -> None:
+        last = self._last_dataset()
+        if not isinstance(value, int) or isinstance(value, bool) or value <= last:
+            raise ParameterError(
+                f"the next dataset number cannot be {value!r}: numbers up to {last} are given out; it may be {last + 1} or more"
+            )
+        if value > last + 1:
+            self.take_dataset_number(value - 1)
+
+    def take_dataset_number(self, number: int | None = None) -> int:
+        """A dataset number that nobody else gets: the next one, or this one."""
+        broker = self._client.broker
+        while True:
+            last = self._last_dataset()
+            taken = last + 1 if number is None else number
+            message = DatasetMessage(number=taken)
+            batch = broker.batch().append_at(Endpoints.datasets, message, f"{taken}-0", after=f"{last}-0")
+            try:
+                batch.commit()
+            except StreamConflict:
+                if number is not None and self._last_dataset() >= number:
+                    return number
+                continue
+            return taken
+
+    def _last_dataset(self) -> int:
+        return int(self._client.broker.last_id(Endpoints.datasets).partition("-")[0])
+
+    def get_default_scan_queue(self) -> str:
+        return self.default_queue
 
     def set_default_scan_queue(self, name: str) -> None:
         """The queue for scans and commands of this client that name none."""

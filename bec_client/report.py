@@ -5,6 +5,8 @@ Each failure is raised where it is waited for, as the exception that says it. Kn
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Iterable
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 ANSWER_S = 10.0  # the scan server answers a request at once
 FILE_S = 60.0  # for a file, after the scan's end
 SETTLE_S = 2.0  # between two events that are told together, on two streams
+CALLBACKS_S = 10.0  # for the last points to reach them, after a scan's end
+LOOK_S = 0.1  # while somebody waits who also runs callbacks
 
 
 class ReportStatus(StrEnum):
@@ -57,6 +61,7 @@ class ScanReport:
         self.is_scan = is_scan
         self.scan: ScanItem | None = None
         self.rows_shown = 0  # of the live table
+        self._handed_out: threading.Event | None = None  # all points, to the callbacks
 
     @property
     def request_id(self) -> str:
@@ -120,14 +125,18 @@ class ScanReport:
         """
         connection = self._client.connection
         begun = connection.clock.monotonic()
+        finished: Any = self._ticket.finished
+        if self._handed_out is not None:
+            finished = _Meanwhile(finished, self._client.callbacks.poll)
         connection.wait(
-            self._ticket.finished,
+            finished,
             self.what,
             ["scan_server"],
             timeout,
             is_lost=self._is_lost,
             concerned=self._concerned,
         )
+        self.run_callbacks()
         self._raise_if_failed()
         if self.scan is None or not self.is_scan:
             return self
@@ -159,6 +168,27 @@ class ScanReport:
 
             raise StorageError(f"{name} was not written: {message.error or 'the file writer gave no reason'}")
         return self.scan.file_path or ""
+
+    def call_for_points(
+        self, functions: Iterable[Callable[..., Any]], later: Iterable[Callable[..., Any]]
+    ) -> None:
+        """Call `functions` for each point while this is shown or waited for, and `later` in the thread of the callbacks;
+        all of them have been called for all points when `wait` returns.
+        """
+        if self.scan is None:
+            raise BECError(f"{self.what} has no points")
+        self._handed_out = self._client.callbacks.follow_scan(self.scan, functions, later)
+
+    def run_callbacks(self) -> None:
+        """Of a scan that is over: call what is still to be called for its points."""
+        if self._handed_out is None:
+            return
+        if self.scan is None or not self.scan.opened.is_set():
+            self._client.callbacks.forget_scan(self.request_id if self.scan is None else self.scan.scan_id)
+        elif not self._handed_out.wait(CALLBACKS_S):
+            self._client.notify(f"the last points of {self.what} are late; its callbacks may miss some")
+        self._handed_out = None
+        self._client.callbacks.poll()
 
     def cancel(self) -> None:
         """End it: taken out of the queue if it waits, aborted if it runs. No error if it is already over."""
@@ -193,3 +223,24 @@ class ScanReport:
         if self.scan is not None and self.scan.scan_number is not None:
             return f"<{self.what}: scan {self.scan.scan_number}, {self.status.lower()}>"
         return f"<{self.what}: {self.status.lower()}>"
+
+
+class _Meanwhile:
+    """An event to wait for, with something to be done while one waits."""
+
+    def __init__(self, event: threading.Event, do: Callable[[], None]):
+        self._event = event
+        self._do = do
+
+    def is_set(self) -> bool:
+        return self._event.is_set()
+
+    def wait(self, timeout: float) -> bool:
+        left = timeout
+        while True:
+            self._do()
+            if self._event.wait(min(LOOK_S, left)):
+                return True
+            left -= LOOK_S
+            if left <= 0:
+                return False

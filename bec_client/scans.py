@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bec_client.callbacks import functions_of
 from bec_client.report import ScanReport
 from bec_lib.endpoints import MessageEndpoints as Endpoints
 from bec_lib.errors import ParameterError, ReasonCode, RequestRejected, ServiceDown
@@ -21,8 +24,22 @@ from bec_lib.scans.signature import did_you_mean, help_text, problems_of_call, s
 
 if TYPE_CHECKING:
     from bec_client.client import BECClient
+    from bec_client.export import ScanExport
     from bec_client.plan import Plan
 
+SAMPLE = "sample_name"  # a global variable that goes into the metadata of every scan
+
+# What earlier versions of BEC had, and what does that here.
+_GONE = {
+    "scan_def": "several scans as one are a scan of your own (docs/scans.md), or one dataset: "
+    "`with scans.dataset_id_on_hold:`",
+    "scan_group": "scans that are submitted one after the other run in that order; to keep others out meanwhile, "
+    "use bec.queue.add_queue_lock(reason), to keep them together, `with scans.dataset_id_on_hold:`",
+    "interactive_scan": "a scan that decides as it goes is a scan of your own (docs/scans.md)",
+    "close_scan_def": "there is nothing to close",
+    "close_scan_group": "there is nothing to close",
+    "umv": "it is umv(...), or bec.umv(...)",
+}
 FRESH_S = 10.0  # a catalogue older than this is looked up again
 
 
@@ -42,6 +59,10 @@ def plain_argument(value: Any) -> Any:
     return value
 
 
+class UnknownScan(RequestRejected, AttributeError):
+    """No scan of that name; also an AttributeError, so that hasattr and completion work."""
+
+
 class Scans:
     """All scans by name. `scans.<TAB>` lists them, `scans.line_scan?` explains one."""
 
@@ -51,6 +72,8 @@ class Scans:
         self._functions: dict[str, Callable[..., ScanReport]] = {}
         self._checked = -FRESH_S
         self._hidden = 0
+        self._dataset: int | None = None
+        self.exports: list[ScanExport] = []  # that are open, innermost last
 
     # Looking up
 
@@ -78,7 +101,8 @@ class Scans:
         try:
             info = self.info(name)
         except RequestRejected as error:
-            raise AttributeError(error.message) from None
+            gone = f"there is no scans.{name}: {_GONE[name]}" if name in _GONE else error.message
+            raise UnknownScan(gone, code=ReasonCode.UNKNOWN_SCAN) from None
         function = self._functions.get(name)
         if function is None:
             function = self._functions[name] = _function(self, info)
@@ -95,7 +119,8 @@ class Scans:
         return iter(self.names())
 
     def __dir__(self) -> list[str]:
-        return [*self.names(), "hide_report", "info", "names", "plan", "reload"]
+        own = ["dataset_id_on_hold", "hide_report", "info", "names", "plan", "reload", "scan_export"]
+        return [*self.names(), *own]
 
     def __repr__(self) -> str:
         from bec_client.tables import as_text, scan_table
@@ -116,16 +141,54 @@ class Scans:
         finally:
             self._hidden -= 1
 
+    @property
+    @contextlib.contextmanager
+    def dataset_id_on_hold(self) -> Iterator[int]:
+        """`with scans.dataset_id_on_hold as number:` counts the scans of the block as one dataset: its number is in the
+        metadata of each. A block within a block belongs to the outer one.
+        """
+        if self._dataset is not None:
+            yield self._dataset
+            return
+        self._dataset = self._client.queue.take_dataset_number()
+        try:
+            yield self._dataset
+        finally:
+            self._dataset = None
+
+    def scan_export(self, output_file: str | Path) -> ScanExport:
+        """`with scans.scan_export("f.csv"):` writes the points of all scans of the block to a CSV file when it ends."""
+        from bec_client.export import ScanExport
+
+        return ScanExport(self._client, output_file)
+
     # Running
 
-    def run(self, name: str, *args: Any, hide_report: bool = False, **kwargs: Any) -> ScanReport:
+    def run(
+        self,
+        name: str,
+        *args: Any,
+        hide_report: bool = False,
+        callback: Any = None,
+        async_callback: Any = None,
+        **kwargs: Any,
+    ) -> ScanReport:
         """Run a scan by name. hide_report: return at once, with nothing shown; else its table is shown and the call
         returns when it has ended.
+
+        callback, async_callback: a function or several, called for each point with its content and what is known of the
+        scan (see `bec.callbacks`): by the thread that shows the scan or waits for it, or by a thread of its own.
 
         Raises ParameterError with all that is wrong with the call, RequestRejected if the scan server refuses it,
         ServiceDown if a service that it needs is not running.
         """
+        first = functions_of("callback", callback)
+        later = functions_of("async_callback", async_callback)
         report = self.submit(name, args, kwargs)
+        if report.scan is not None and (first or later):
+            report.call_for_points(first, later)
+        for export in self.exports:
+            export.add(report)
         if hide_report or self._hidden or not self._client.live_updates.enabled:
             return report
         if name == "mv":
@@ -159,7 +222,7 @@ class Scans:
         needed = [] if dry_run else client.session.server_roles()
         client.service_status.require(["scan_server", *needed], name)
         ticket = client.connection.ticket(name)
-        metadata = {**client.metadata, **plain_argument(common.get("metadata") or {})}
+        metadata = self._metadata(common.get("metadata"), dry_run)
         request = ScanQueueMessage(
             request_id=ticket.request_id,
             client_id=client.client_id,
@@ -180,6 +243,18 @@ class Scans:
         if not dry_run:
             client.last_report = report
         return report
+
+    def _metadata(self, given: Any, dry_run: bool) -> dict[str, Any]:
+        if given is not None and not isinstance(given, Mapping):
+            raise ParameterError(f"metadata is a dict, such as {{'sample': 'gold'}}, not {given!r}")
+        found = {**self._client.metadata, **plain_argument(given or {})}
+        if not dry_run and SAMPLE not in found:
+            sample = self._client.get_global_var(SAMPLE)
+            if sample is not None:
+                found[SAMPLE] = sample
+        if self._dataset is not None:
+            found.setdefault("dataset_number", self._dataset)
+        return found
 
     def _catalogue(self, force: bool = False) -> dict[str, ScanInfo]:
         now = time.monotonic()
@@ -219,8 +294,71 @@ def _function(scans: Scans, info: ScanInfo) -> Callable[..., ScanReport]:
     plan.__doc__ = f"What {info.name} would do with these arguments; nothing is touched."
     plan.__signature__ = signature  # type: ignore[attr-defined]
     scan.plan = plan  # type: ignore[attr-defined]
-    hide = inspect.Parameter("hide_report", inspect.Parameter.KEYWORD_ONLY, default=False)
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
+        for name, default in (("hide_report", False), ("callback", None), ("async_callback", None))
+    ]
     scan.__name__ = scan.__qualname__ = info.name
     scan.__doc__ = help_text(info)
-    scan.__signature__ = signature.replace(parameters=[*signature.parameters.values(), hide])  # type: ignore[attr-defined]
+    scan.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *added])  # type: ignore[attr-defined]
     return scan
+
+
+class Metadata(contextlib.ContextDecorator):
+    """`with Metadata({"sample": "gold"}):` adds to the metadata of all scans of the block. client: the one that was
+    started last, if none is given.
+    """
+
+    def __init__(self, metadata: Mapping[str, Any], client: BECClient | None = None):
+        if not isinstance(metadata, Mapping):
+            raise ParameterError(f"Metadata takes a dict, such as {{'sample': 'gold'}}, not {metadata!r}")
+        self._client = client or current_client()
+        self._metadata = dict(metadata)
+        self._before: list[dict[str, Any]] = []
+
+    def __enter__(self) -> Metadata:
+        self._before.append(dict(self._client.metadata))
+        self._client.metadata.update(self._metadata)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._client.metadata.clear()
+        self._client.metadata.update(self._before.pop())
+
+
+class FileWriter(contextlib.ContextDecorator):
+    """`with FileWriter(file_suffix="test", file_directory="trials"):` names the files of all scans of the block."""
+
+    def __init__(
+        self,
+        file_suffix: str | None = None,
+        file_directory: str | None = None,
+        client: BECClient | None = None,
+    ):
+        self._config = (client or current_client()).system_config
+        self._wanted = (file_suffix or "", file_directory or "")
+        self._before: list[tuple[str, str]] = []
+
+    def __enter__(self) -> FileWriter:
+        config = self._config
+        self._before.append((config.file_suffix, config.file_directory))
+        config.file_suffix, config.file_directory = self._wanted
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._config.file_suffix, self._config.file_directory = self._before.pop()
+
+
+_current: list[weakref.ref[BECClient]] = []
+
+
+def set_current_client(client: BECClient) -> None:
+    _current[:] = [weakref.ref(client)]
+
+
+def current_client() -> BECClient:
+    """The client of this process that was started last. Raises ParameterError if there is none."""
+    client = _current[0]() if _current else None
+    if client is None:
+        raise ParameterError("no client is started in this process; give one as client=")
+    return client

@@ -37,6 +37,9 @@ from bec_lib.messages import (
     StatusMessage,
 )
 
+if TYPE_CHECKING:
+    from bec_client.macros import Macro
+
 STATE_STYLES = {
     "RUNNING": "green",
     "running": "green",
@@ -451,6 +454,30 @@ def device_summary(info: DeviceInfoMessage, held_by: str = "") -> RenderableType
             methods.add_row(f"{method.name}{method.signature}", doc[0] if doc else "")
         parts.append(methods)
     return Group(*parts)
+
+
+def variable_table(variables: Mapping[str, tuple[Any, str, float]]) -> RenderableType:
+    """Global variables: name -> value, who set it, when (seconds UTC)."""
+    if not variables:
+        return Text('No global variables. bec.set_global_var("sample_name", "gold") makes one.', style="dim")
+    rows = Rows("Global variables", "name", ("value", "flexible"), ("set by", "optional"), ("at", "optional"))
+    for name, (value, user, sent) in variables.items():
+        shown = (
+            value if isinstance(value, str) else number(value) if not isinstance(value, list) else repr(value)
+        )
+        rows.add_row(Text(name, style="bold"), " ".join(shown.split()), user, clock_time(sent))
+    return rows
+
+
+def macro_table(macros: Collection[Macro], folders: Sequence[Path]) -> RenderableType:
+    """Macros that are loaded, and where they come from."""
+    if not macros:
+        text = f"No macros. bec.macros.load_all_user_macros() looks in {', '.join(map(str, folders))}."
+        return Text(text, style="dim")
+    rows = Rows("Macros", "name", ("what it does", "flexible"), ("file", "flexible"))
+    for macro in macros:
+        rows.add_row(Text(macro.name, style="bold"), macro.doc, str(macro.file))
+    return rows
 
 
 # Errors

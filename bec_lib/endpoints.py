@@ -443,6 +443,26 @@ class MessageEndpoints:
     account = _latest(
         "user/account", m.AccountMessage, writer="client", doc="The account (proposal) in force."
     )
+    global_variable = _latest(
+        "user/vars/{name}",
+        m.GlobalVariableMessage,
+        writer="client",
+        doc="A variable that all clients share.",
+    )
+    datasets = _stream(
+        "user/datasets",
+        m.DatasetMessage,
+        writer="client",
+        keep=1000,
+        doc="Datasets that were begun; the entry id has the number.",
+    )
+    global_variable_names = _stream(
+        "user/var_names",
+        m.GlobalVariableNameMessage,
+        writer="client",
+        keep=10_000,
+        doc="Names of global variables, each when it was made; those that are deleted stand here still.",
+    )
 
 
 def all_endpoints() -> Iterator[tuple[str, Endpoint]]:

@@ -101,6 +101,30 @@ class AccountMessage(Message):
     account: str
 
 
+class GlobalVariableMessage(Message):
+    """A variable that all clients share. value: what a message can carry."""
+
+    msg_type: ClassVar[str] = "global_variable"
+
+    value: Any
+
+
+class GlobalVariableNameMessage(Message):
+    """A global variable of this name was made; it may have been deleted since."""
+
+    msg_type: ClassVar[str] = "global_variable_name"
+
+    name: str
+
+
+class DatasetMessage(Message):
+    """A dataset was begun. Its entry in the stream is `{number}-0`, so that each number is given once."""
+
+    msg_type: ClassVar[str] = "dataset"
+
+    number: int
+
+
 class SupervisorMessage(Message):
     """What the supervisor saw: a service's process started, ended, was restarted. reason: why it died, in
     words.

@@ -390,14 +390,11 @@ class Fleet:
             scan_id=scan_id, scan_number=self.number, scan_name="line_scan", status=state, file_path=self.file_path,
             num_points=taken, started=fields["started"], ended=time.time(), user=USER, motors=["samx"],
         )  # fmt: skip
-        writer.append(
-            Endpoints.file_event,
-            m.FileMessage(
-                scan_id=scan_id, file_path=self.file_path, done=True, successful=not self.file_error,
-                error=self.file_error, scan_number=self.number,
-            ),
+        final = m.FileMessage(
+            scan_id=scan_id, file_path=self.file_path, done=True, successful=not self.file_error,
+            error=self.file_error, scan_number=self.number,
         )  # fmt: skip
-        writer.append(Endpoints.scan_history, history)
+        writer.batch().append(Endpoints.scan_history, history).append(Endpoints.file_event, final).commit()
 
 
 @pytest.fixture
