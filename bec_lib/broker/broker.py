@@ -7,6 +7,7 @@ threads; every blocking read takes a connection of its own out of the pool.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -621,7 +622,17 @@ def _connect(settings: RedisSettings, timeout_s: float) -> redis.Redis:
             common["username"] = settings.username
             common["password"] = settings.secret()
     except OSError as error:
-        raise BrokerError(f"the password file for Redis cannot be read: {error}") from error
+        raise BrokerError(
+            f"the password for Redis cannot be read from {settings.password_file}: {error.strerror or error}; put it there, "
+            "or correct `password_file` under `redis:` in the service configuration"
+        ) from error
+    ca_file = settings.tls_ca_file
+    if ca_file is not None and not os.access(ca_file, os.R_OK):
+        why = "cannot be read by this user" if ca_file.exists() else "does not exist"
+        raise BrokerError(
+            f"{ca_file}, by which Redis is to prove who it is, {why}; put it there, or correct `tls_ca_file` under `redis:` "
+            "in the service configuration"
+        )
     if settings.sentinel:
         from redis.sentinel import Sentinel
 
@@ -632,9 +643,9 @@ def _connect(settings: RedisSettings, timeout_s: float) -> redis.Redis:
                 settings.sentinel_name, **common
             ),
         )
-    if settings.tls or settings.tls_ca_file:
+    if settings.tls or ca_file:
         common["ssl"] = True
-        common["ssl_ca_certs"] = str(settings.tls_ca_file) if settings.tls_ca_file else None
+        common["ssl_ca_certs"] = str(ca_file) if ca_file else None
     if settings.unix_socket:
         return redis.Redis(unix_socket_path=settings.unix_socket, **common)
     if settings.url:

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, model_validator
 class RedisSettings(BaseModel):
     """The `redis:` section of the service configuration.
 
-    url: redis://, rediss:// or unix://; else host and port. password_file is read at every log-in, so that a
+    url: redis://, rediss:// or unix://; else host and port. Paths in a configuration file are relative to it.
+    password_file is read at every log-in, so that a
     password can be changed without touching the configuration. sentinel: "host:port" names of sentinels, with
     the service's name in sentinel_name.
     persistence: what is expected of appendfsync, see the operators' guide; services warn if the server says

@@ -92,6 +92,14 @@ class InterlockSection(InterlockConfig):
         return value
 
 
+# Settings that are paths, by section, "" for those of no section.
+_PATHS = {
+    "": ("state_path", "data_path"),
+    "redis": ("password_file", "tls_ca_file", "unix_socket"),
+    "file_writer": ("base_path",),
+}
+
+
 class ServiceConfig(_Section):
     """Everything that differs from deployment to deployment.
 
@@ -191,9 +199,12 @@ def load_service_config(
     if file != Path():
         values = _read(file)
         folder = file.resolve().parent
-        for key in ("state_path", "data_path"):
-            if isinstance(values.get(key), str):
-                values[key] = folder / Path(values[key]).expanduser()
+        for section, keys in _PATHS.items():
+            found = values.get(section) if section else values
+            if isinstance(found, dict):
+                for key in keys:
+                    if isinstance(found.get(key), str) and found[key]:
+                        found[key] = str(folder / Path(found[key]).expanduser())
         values["source_file"] = file.resolve()
     host = environment.get("BEC_REDIS_HOST")
     if host:

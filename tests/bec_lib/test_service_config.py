@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bec_lib.errors import ConfigError
+from bec_lib.broker import Broker, Sender
+from bec_lib.errors import BrokerError, ConfigError
 from bec_lib.service import load_service_config
 
 
@@ -49,6 +50,29 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     config = load_service_config(write(tmp_path, "data_path: data\nstate_path: state"), {})
     assert config.data_folder == tmp_path / "data"
     assert config.log_folder == tmp_path / "state" / "logs"
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"), [("secrets/x", "{folder}/secrets/x"), ("/etc/x", "/etc/x"), ("~/x", "{home}/x")]
+)
+@pytest.mark.parametrize("setting", ["password_file", "tls_ca_file", "unix_socket"])
+def test_paths_of_redis_are_relative_to_the_file_too(
+    tmp_path: Path, setting: str, given: str, meant: str
+) -> None:
+    config = load_service_config(write(tmp_path, f"redis:\n  {setting}: {given}\n"), {})
+    assert str(getattr(config.redis, setting)) == meant.format(folder=tmp_path, home=Path.home())
+
+
+def test_a_folder_for_files_of_its_own_is_relative_to_the_file(tmp_path: Path) -> None:
+    config = load_service_config(write(tmp_path, "file_writer:\n  base_path: data/$account\n"), {})
+    assert config.data_folder == tmp_path / "data" / "$account"
+
+
+@pytest.mark.parametrize("setting", ["password_file", "tls_ca_file"])
+def test_a_file_for_redis_that_is_not_there_is_named(tmp_path: Path, setting: str) -> None:
+    config = load_service_config(write(tmp_path, f"redis:\n  {setting}: missing\n"), {})
+    with pytest.raises(BrokerError, match=f"{tmp_path}/missing.*correct `{setting}`"):
+        Broker(config.broker_settings, config.deployment, Sender("test", "test")).redis.ping()
 
 
 def test_files_of_the_released_bec_can_be_used(tmp_path: Path) -> None:
