@@ -115,6 +115,8 @@ class DataPipeline:
         self._request_streams: dict[str, Endpoint] = {}
         self._scans: OrderedDict[str, ScanStatusMessage] = OrderedDict()
         self._feeds: dict[str, ScanFeed] = {}
+        # Scans that run and have fits, which are to go some time after their end.
+        self._unlimited: set[str] = set()
         self._jobs: dict[str, FitJob] = {}
         self._batch: Batch = service.batch()
 
@@ -288,6 +290,9 @@ class DataPipeline:
     def _status(self, status: ScanStatusMessage) -> None:
         is_new = status.scan_id not in self._scans
         self._remember(status)
+        if status.status.is_terminal and status.scan_id in self._unlimited:
+            self._unlimited.remove(status.scan_id)
+            self._expire(MessageEndpoints.processed_data(status.scan_id))
         if is_new and not status.status.is_terminal:
             self._automatic(status, self._automatic_settings())
         feed = self._feeds.get(status.scan_id)
@@ -595,9 +600,16 @@ class DataPipeline:
                 final=final,
             ),
         )
-        if final and endpoint.expires_s is not None:
-            # The writer has set the expiry of the scan's streams, perhaps before this one came into being.
-            self._batch.expire(endpoint, endpoint.expires_s)
+        status = self._scans.get(scan_id)
+        if status is None or status.status.is_terminal:
+            self._expire(endpoint)
+        else:
+            self._unlimited.add(scan_id)
+
+    def _expire(self, fits: Endpoint) -> None:
+        """The writer sets the expiry of a scan's streams when its file is final: perhaps before this one came into being."""
+        if fits.expires_s is not None:
+            self._batch.expire(fits, fits.expires_s)
 
     def _answer(
         self, request: DAPRequestMessage, *, fit: FitResult | None = None, error: ErrorInfo | None = None

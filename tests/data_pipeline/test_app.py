@@ -186,6 +186,24 @@ def test_a_live_fit_follows_the_points_and_ends_with_the_seal(beamline, request_
     assert answer.fit.params["center"] == pytest.approx(0.3, abs=0.01)
 
 
+def test_fits_vanish_some_time_after_the_scan_whenever_they_were_made(beamline, request_id):
+    """The file writer had set the expiry of the scan's streams before there was a fit."""
+    beamline.status("open")
+    beamline.schema()
+    beamline.points(*peak())
+    beamline.ask(request_id, scan_id=SCAN)
+    beamline.answer(request_id)
+    redis, key = beamline.client.redis, beamline.client.key(E.processed_data(SCAN))
+    assert redis.ttl(key) == -1
+    beamline.status("closed")
+    beamline.turn_until(lambda: redis.ttl(key) > 0)
+    redis.persist(key)
+    beamline.seal()
+    beamline.ask(f"{request_id}-2", scan_id=SCAN)
+    beamline.answer(f"{request_id}-2")
+    assert 0 < redis.ttl(key) <= E.processed_data(SCAN).expires_s
+
+
 def test_a_finished_scan_is_fitted_as_long_as_its_points_are_there(beamline, request_id):
     beamline.status("open")
     beamline.schema()
