@@ -173,6 +173,10 @@ class BECClient:
         self._say_hello()
         self.started = True
         set_current_client(self)
+        if "ipykernel" in sys.modules:
+            from bec_client.shell.notebook import show_in_notebook
+
+            show_in_notebook(self)
         return self
 
     def _say_hello(self) -> None:
@@ -345,6 +349,16 @@ class BECClient:
     def show_all_commands(self) -> None:
         """Print what can be called."""
         print(_COMMANDS)
+
+    def bl_show_all(self) -> None:
+        """Print how the beamline is: services, states, interlocks, and where all positioners are."""
+        from bec_client.tables import interlock_table, position_table, service_table, show
+
+        show(service_table(self.service_status.get(), self.service_status.ends()))
+        self.beamline_states.show_all()
+        show(interlock_table(self.interlocks.definitions, self.interlocks.status))
+        if len(self.devices):
+            show(position_table(self.session.positions()))
 
     def notify(self, text: str) -> None:
         """Tell the user something that is nobody's return value."""

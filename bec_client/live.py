@@ -9,7 +9,7 @@ Ctrl-C: the first pauses after the point in hand, the second aborts, the third h
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -157,6 +157,9 @@ class LiveUpdates:
     def __init__(self, client: BECClient, console: Console | None = None):
         self._client = client
         self._console = console
+        self.open_live: Callable[[Console], Any] = (
+            _live  # what changes below the rows; a notebook has its own
+        )
         self.enabled = True
         self.print_live_table = True
         self.print_client_messages = True
@@ -166,6 +169,11 @@ class LiveUpdates:
     @property
     def console(self) -> Console:
         return self._console or tables.console()
+
+    def show_on(self, console: Console, open_live: Callable[[Console], Any]) -> None:
+        """Show what runs there from now on. open_live: makes what `rich.live.Live` is to a terminal."""
+        self._console = console
+        self.open_live = open_live
 
     def show(self, report: ScanReport) -> None:
         """Show a request until it has ended. Raises what went wrong with it."""
@@ -181,7 +189,7 @@ class LiveUpdates:
             self._moved(report, names)
             return
         try:
-            with _live(self.console) as live:
+            with self.open_live(self.console) as live:
                 while not report._ticket.finished.wait(REFRESH_S):
                     live.update(self._positions(report, names), refresh=True)
                     if live.console.is_terminal is False:
@@ -250,7 +258,7 @@ class LiveView:
 
     def run(self) -> None:
         """Until the scan has ended and its file is final, or until it is paused and the prompt is wanted."""
-        with _live(self._console) as live:
+        with self._options.open_live(self._console) as live:
             self._options.live = live
             try:
                 while not self._look(live):

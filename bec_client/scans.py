@@ -222,7 +222,7 @@ class Scans:
         needed = [] if dry_run else client.session.server_roles()
         client.service_status.require(["scan_server", *needed], name)
         ticket = client.connection.ticket(name)
-        metadata = self._metadata(common.get("metadata"), dry_run)
+        metadata = self.metadata(common.get("metadata"), with_sample=not dry_run)
         request = ScanQueueMessage(
             request_id=ticket.request_id,
             client_id=client.client_id,
@@ -244,11 +244,14 @@ class Scans:
             client.last_report = report
         return report
 
-    def _metadata(self, given: Any, dry_run: bool) -> dict[str, Any]:
+    def metadata(self, given: Any = None, *, with_sample: bool = True) -> dict[str, Any]:
+        """What a scan of this client has as metadata: that of the client, that which was given with it, the global
+        variable `sample_name`, and the number of the dataset that is on hold.
+        """
         if given is not None and not isinstance(given, Mapping):
             raise ParameterError(f"metadata is a dict, such as {{'sample': 'gold'}}, not {given!r}")
         found = {**self._client.metadata, **plain_argument(given or {})}
-        if not dry_run and SAMPLE not in found:
+        if with_sample and SAMPLE not in found:
             sample = self._client.get_global_var(SAMPLE)
             if sample is not None:
                 found[SAMPLE] = sample

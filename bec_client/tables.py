@@ -36,6 +36,7 @@ from bec_lib.messages import (
     Severity,
     StatusMessage,
 )
+from bec_lib.scans.signature import help_text
 
 if TYPE_CHECKING:
     from bec_client.macros import Macro
@@ -79,7 +80,7 @@ def console() -> Console:
     global _console
     if _console is None:
         _console = Console(highlight=False, soft_wrap=False)
-        if not _console.is_terminal and "COLUMNS" not in os.environ:
+        if not _console.is_terminal and not _console.is_jupyter and "COLUMNS" not in os.environ:
             # In a pipe or a file nothing needs to be wrapped.
             _console = Console(highlight=False, soft_wrap=False, width=PIPE_WIDTH)
     return _console
@@ -454,6 +455,15 @@ def device_summary(info: DeviceInfoMessage, held_by: str = "") -> RenderableType
             methods.add_row(f"{method.name}{method.signature}", doc[0] if doc else "")
         parts.append(methods)
     return Group(*parts)
+
+
+def schema_table(info: ScanInfo, metadata: Mapping[str, Any]) -> RenderableType:
+    """What a scan takes, and the metadata that it would have."""
+    given = Rows("", ("metadata of this client", ""), ("", "flexible"))
+    for name, value in metadata.items():
+        given.add_row(Text(name, style="bold"), str(value))
+    note = Text("Metadata is free: any names, values that can be written to a file.", style="dim")
+    return Group(Text(help_text(info).rstrip()), *([given] if metadata else []), note)
 
 
 def variable_table(variables: Mapping[str, tuple[Any, str, float]]) -> RenderableType:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bec_client.client import BECClient
@@ -13,3 +13,13 @@ def run_shell(client: BECClient) -> None:
     from bec_client.shell.start import run
 
     run(client)
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """`%load_ext bec_client.shell` in a notebook or an IPython of one's own: the names and magics of the shell, with the
+    deployment that BEC_CONFIG names.
+    """
+    import bec_client.client
+    from bec_client.shell.start import prepare
+
+    prepare(shell, bec_client.client.BECClient().start())

@@ -19,6 +19,7 @@ class BecMagics(Magics):
     def __init__(self, shell: Any, client: BECClient):
         super().__init__(shell)
         self._client = client
+        self._ipython_reset = shell.find_line_magic("reset")
 
     def _say(self, text: str) -> None:
         console().print(text, style="yellow")
@@ -90,6 +91,45 @@ class BecMagics(Magics):
     def reset_queue(self, line: str) -> None:
         """%reset_queue: abort what runs and empty the queue."""
         self._say(self._client.queue.request_queue_reset())
+
+    @line_magic
+    def reset(self, line: str) -> None:
+        """%reset: as %reset_queue. With arguments it is IPython's own, e.g. `%reset -f` forgets all names."""
+        if line.strip():
+            self._ipython_reset(line)
+        else:
+            self._say(self._client.queue.request_queue_reset())
+
+    @line_magic
+    def schema(self, line: str) -> None:
+        """%schema line_scan: what a scan takes, with units and bounds, and the metadata that this client adds."""
+        name = line.strip().removeprefix("scans.")
+        if not name:
+            self._say(f"%schema needs the name of a scan: {', '.join(self._client.scans.names())}.")
+            return
+        from bec_client.tables import schema_table, show
+
+        show(schema_table(self._client.scans.info(name), self._client.scans.metadata()))
+
+    @line_magic
+    def su(self, line: str) -> None:
+        """%su NAME: go on as another user: requests, scans and files are theirs from now on."""
+        name = line.strip()
+        if not name:
+            self._say(f"You are {self._client.username}. %su NAME goes on as somebody else.")
+            return
+        self._client.switch_user(name)
+        self._say(f"You are {name} now.")
+
+    @line_magic
+    def server_restart(self, line: str) -> None:
+        """%server_restart: how the services are restarted."""
+        config = self._client.service_config.source_file
+        option = f" --config {config}" if config else ""
+        self._say(
+            f"The services are restarted where they run: `bec-server restart{option}`. A scan that runs goes on after it; "
+            "this shell waits for it."
+        )
 
     def _pause(self, deferred_pause: bool) -> None:
         told = self._client.queue.request_scan_interruption(deferred_pause=deferred_pause)

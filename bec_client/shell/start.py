@@ -6,11 +6,13 @@ import logging
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from IPython.core.interactiveshell import InteractiveShell
 from IPython.terminal.interactiveshell import TerminalInteractiveShell
 from IPython.terminal.ipapp import TerminalIPythonApp
 from traitlets.config import Config
 
 from bec_client import tables
+from bec_client.callbacks import EventType
 from bec_client.report import ScanInterruption
 from bec_client.shell.completion import matchers
 from bec_client.shell.magics import BecMagics
@@ -30,6 +32,7 @@ def run(client: BECClient) -> None:
     shell = app.shell
     assert shell is not None
     prepare(shell, client)
+    client.macros.load_all_user_macros()
     print_banner(client)
     app.start()
 
@@ -51,34 +54,22 @@ def settings() -> Config:
     return config
 
 
-def prepare(shell: TerminalInteractiveShell, client: BECClient) -> None:
+def prepare(shell: InteractiveShell, client: BECClient) -> None:
     """Names, magics, completion and error panels."""
     client.program = "bec shell"
     client.live_updates.return_when_paused = True
-    shell.push(namespace(client), interactive=True)
+    shell.push(client.namespace(), interactive=True)
     shell.bec = client  # type: ignore[attr-defined]
-    shell.prompts.client = client  # type: ignore[attr-defined]
+    if isinstance(shell, TerminalInteractiveShell):
+        shell.prompts.client = client  # type: ignore[attr-defined]
     shell.register_magics(BecMagics(shell, client))
     shell.set_custom_exc((BECError, KeyboardInterrupt), _show_error)
     if shell.Completer is not None:
         shell.Completer.custom_matchers.extend(matchers(shell, client))
     bind_interrupt(shell, client)
+    _follow_names(shell, client)
     client.show_last_traceback = lambda: _show_traceback(shell)  # type: ignore[attr-defined]
     _speak_up(shell, client)
-
-
-def namespace(client: BECClient) -> dict[str, Any]:
-    """What a user finds without importing anything."""
-    return {
-        "bec": client,
-        "dev": client.devices,
-        "scans": client.scans,
-        "mv": client.mv,
-        "mvr": client.mvr,
-        "umv": client.umv,
-        "umvr": client.umvr,
-        "wm": client.wm,
-    }
 
 
 def print_banner(client: BECClient) -> None:
@@ -105,6 +96,8 @@ def print_banner(client: BECClient) -> None:
             text.append(f"; {len(failed)} failed: {', '.join(failed)}", style="red")
     else:
         text.append("No devices are loaded: bec.config.load_demo_config() loads a simulated beamline")
+    if len(client.macros):
+        text.append(f"\n{len(client.macros)} macros: {', '.join(sorted(client.macros))}")
     text.append(
         "\nscans.<TAB> lists scans, scans.line_scan? explains one, bec.show_all_commands() shows more",
         style="dim",
@@ -148,10 +141,25 @@ def _show_traceback(shell: Any) -> None:
     shell.showtraceback(last)
 
 
+def _follow_names(shell: InteractiveShell, client: BECClient) -> None:
+    """Macros and other sets of words are there by their names as long as they are loaded."""
+
+    def on_names(action: str, ns_objects: dict[str, Any]) -> None:
+        if action == "add":
+            shell.push(ns_objects, interactive=True)
+            return
+        for name, value in ns_objects.items():
+            # What the user has called so meanwhile stays.
+            if shell.user_ns.get(name) is value:
+                shell.drop_by_id({name: value})
+
+    client.callbacks.register(EventType.NAMESPACE_UPDATE, on_names)
+
+
 class _AboveThePrompt(logging.Handler):
     """Prints log lines above the prompt, without destroying what is being typed."""
 
-    def __init__(self, shell: TerminalInteractiveShell, client: BECClient):
+    def __init__(self, shell: InteractiveShell, client: BECClient):
         super().__init__(logging.WARNING)
         self._shell = shell
         self._client = client
@@ -160,18 +168,18 @@ class _AboveThePrompt(logging.Handler):
         say(self._shell, self._client, record.getMessage())
 
 
-def say(shell: TerminalInteractiveShell, client: BECClient, text: str) -> None:
+def say(shell: InteractiveShell, client: BECClient, text: str, style: str = "yellow") -> None:
     """Print from any thread: above a scan that is shown, or above the prompt."""
     from prompt_toolkit.application import run_in_terminal
     from rich.text import Text
 
     live = client.live_updates.live
     if live is not None:
-        live.console.print(Text(text, style="yellow"))
+        live.console.print(Text(text, style=style))
         return
 
     def out() -> None:
-        tables.show(Text(text, style="yellow"))
+        tables.show(Text(text, style=style))
 
     session = getattr(shell, "pt_app", None)
     app = session.app if session is not None else None
@@ -181,16 +189,28 @@ def say(shell: TerminalInteractiveShell, client: BECClient, text: str) -> None:
         out()
 
 
-def _speak_up(shell: TerminalInteractiveShell, client: BECClient) -> None:
+def _speak_up(shell: InteractiveShell, client: BECClient) -> None:
     handler = _AboveThePrompt(shell, client)
     for name in ("bec_client", "bec_lib"):
         logger = logging.getLogger(name)
         logger.handlers = [handler]
         logger.propagate = False
-    client.connection.notify = lambda text: say(shell, client, text)
+
+    def notify(text: str) -> None:
+        if client.live_updates.print_client_messages:
+            say(shell, client, text)
+
+    client.connection.notify = notify
+    last_minor = ""
 
     def on_alarm(alarm: AlarmMessage) -> None:
+        nonlocal last_minor
+        text = f"Alarm from {alarm.source}: {alarm.info.error_message}"
         if alarm.severity >= Severity.MAJOR:
-            say(shell, client, f"Alarm from {alarm.source}: {alarm.info.error_message}")
+            say(shell, client, text)
+        elif alarm.severity is Severity.MINOR and text != last_minor:
+            # Quietly: one line, and not the same again and again.
+            last_minor = text
+            say(shell, client, " ".join(text.split()), style="dim")
 
     client.on_alarm.append(on_alarm)

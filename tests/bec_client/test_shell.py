@@ -124,6 +124,67 @@ def test_magics_command_the_queue(shell: Any, fleet: Any) -> None:
     ]  # fmt: skip
 
 
+def test_reset_empties_the_queue_and_with_arguments_is_ipythons(shell: Any, fleet: Any) -> None:
+    shell.run_cell("x = 3")
+    shell.run_cell("%reset")
+    assert [command.action.value for command in fleet.commands] == ["clear"]
+    assert shell.user_ns["x"] == 3
+    shell.run_cell("%reset -f")
+    assert "x" not in shell.user_ns
+
+
+def test_schema_shows_what_a_scan_takes_and_its_metadata(
+    shell: Any, bec: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bec.metadata["operator"] = "ada"
+    shell.run_cell("%schema line_scan")
+    out = capsys.readouterr().out
+    assert "exp_time" in out and "operator" in out and "ada" in out
+    shell.run_cell("%schema")
+    assert "%schema needs the name of a scan: line_scan, mv." in capsys.readouterr().out
+    shell.run_cell("%schema line_scn")
+    assert "Did you mean line_scan" in capsys.readouterr().out
+
+
+def test_su_goes_on_as_another_user(shell: Any, bec: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    shell.run_cell("%su")
+    shell.run_cell("%su eve")
+    assert bec.username == "eve"
+    out = capsys.readouterr().out
+    assert "You are ada." in out and "You are eve now." in out
+
+
+def test_macros_are_there_by_their_names(shell: Any, bec: Any, tmp_path: Any) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("def align(): return dev.samx.name\n")
+    bec.macros.load_user_macro(file)
+    shell.run_cell("found = align()")
+    assert shell.user_ns["found"] == "samx"
+    bec.load_high_level_interface("spec_hli")
+    assert "ascan" in shell.user_ns
+    bec.macros.forget_all_user_macros()
+    assert "align" not in shell.user_ns
+
+
+def test_minor_alarms_are_one_line_and_told_once(
+    shell: Any, bec: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def alarm(severity: m.Severity, text: str) -> m.AlarmMessage:
+        return m.AlarmMessage(severity=severity, info=m.ErrorInfo(error_message=text), source="file_writer")
+
+    for severity, text in (
+        (m.Severity.WARNING, "nothing much"),
+        (m.Severity.MINOR, "slow\ndisk"),
+        (m.Severity.MINOR, "slow\ndisk"),
+        (m.Severity.MAJOR, "disk full"),
+    ):
+        bec._on_alarm(alarm(severity, text))
+    assert capsys.readouterr().out.splitlines() == [
+        "Alarm from file_writer: slow disk",
+        "Alarm from file_writer: disk full",
+    ]
+
+
 def start_endpoints() -> Any:
     from bec_lib.endpoints import MessageEndpoints
 
