@@ -6,7 +6,7 @@ nothing is held; what was read is kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,18 @@ from bec_lib.messages import ScanHistoryMessage
 COLLECTION = "/entry/collection"
 
 
+# Entries that are read beyond those that are asked for: some scans have two, and came late when a disk had been full.
+_SPARE = 200
+
+
+def latest_of_each(messages: Iterable[ScanHistoryMessage]) -> list[ScanHistoryMessage]:
+    """One message for each scan, by the time of its start. A scan whose file could only be written at a later attempt has an
+    entry for its failure and one for its success: the last one counts.
+    """
+    latest = {message.scan_id: message for message in messages}
+    return sorted(latest.values(), key=lambda message: message.started)
+
+
 class History:
     """The scans of this deployment that have a final file, oldest first: `bec.history[-1]` is the latest."""
 
@@ -26,9 +38,16 @@ class History:
         self._broker = broker
 
     def messages(self, count: int | None = None) -> list[ScanHistoryMessage]:
-        """The latest `count` entries, oldest first; None: all."""
-        found = self._broker.entries(Endpoints.scan_history, count=count, newest=True)
-        return [item.message for item in found if isinstance(item, Delivery)]
+        """The latest `count` scans, oldest first; None: all."""
+        wanted = None if count is None else count + _SPARE
+        while True:
+            found = self._broker.entries(Endpoints.scan_history, count=wanted, newest=True)
+            scans = latest_of_each(item.message for item in found if isinstance(item, Delivery))
+            if count is None:
+                return scans
+            if len(scans) >= count or len(found) < (wanted or 0):
+                return scans[-count:] if count > 0 else []
+            wanted = 2 * len(found)
 
     def __len__(self) -> int:
         return len(self.messages())

@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 
 from bec_client import plots
-from bec_client.history import ScanData, file_tree
+from bec_client.history import History, ScanData, file_tree
+from bec_lib.endpoints import MessageEndpoints as Endpoints
 from bec_lib.errors import BECError, ParameterError, StorageError
+from bec_lib.messages import ScanHistoryMessage, ScanState
+from bec_lib.testing import fake_broker
 
 
 def write(path: str, count: int, grid: tuple[int, int] | None = None) -> None:
@@ -77,6 +80,30 @@ def test_by_number_and_by_id(bec: Any, scans: Any) -> None:
         bec.history.get_by_scan_number(9)
     with pytest.raises(BECError, match="no scan with the id"):
         bec.history.get_by_scan_id("nobody")
+
+
+def test_of_a_scan_that_is_told_of_twice_the_last_word_counts() -> None:
+    """Its file could not be written when it ended, and the next scan came before it could."""
+    broker = fake_broker(service="file_writer")
+    history = History(broker)
+
+    def tell(number: int, error: str = "") -> None:
+        message = ScanHistoryMessage(
+            scan_id=f"scan {number}", scan_number=number, scan_name="acquire", status=ScanState.CLOSED,
+            file_path=f"{number}.h5", num_points=1, started=float(number), ended=number + 0.5, file_error=error,
+        )  # fmt: skip
+        broker.append(Endpoints.scan_history, message)
+
+    for number in range(1, 40):
+        tell(number, "disk full" if number == 5 or number >= 20 else "")
+    for number in (*range(39, 19, -1), 5):
+        tell(number)
+    assert [m.scan_number for m in history.messages()] == list(range(1, 40))
+    assert not any(m.file_error for m in history.messages())
+    assert history[-1].scan_number == 39
+    assert [m.scan_number for m in history.messages(30)] == list(range(10, 40))
+    assert history.messages(0) == []
+    assert len(history.messages(1000)) == 39
 
 
 def test_data_is_read_from_the_file(bec: Any, scans: Any) -> None:
