@@ -910,7 +910,7 @@ def queue_lock(
 ) -> None:
     """Let nothing start until the lock is removed."""
     with _client(user) as client:
-        print(client.queue.add_queue_lock(reason, name, queue))
+        print(client.queue.add_queue_lock(reason, identifier=name, queue=queue))
 
 
 @queue_app.command("unlock")
@@ -924,7 +924,7 @@ def queue_unlock(
 ) -> None:
     """Remove a lock."""
     with _client(user) as client:
-        print(client.queue.remove_queue_lock(name, queue))
+        print(client.queue.remove_queue_lock(identifier=name, queue=queue))
 
 
 # The account

@@ -59,13 +59,24 @@ class _Node:
         """As it stands in scan arguments: "samx" or "samx.velocity"."""
         return f"{self._name}.{self._path}" if self._path else self._name
 
+    @property
+    def full_name(self) -> str:
+        """As it stands in readings, "samx_velocity"; the same as `name`."""
+        return self.name
+
+    @property
+    def root(self) -> Device:
+        """The device that it belongs to."""
+        found: Device = self._client.devices[self._name]
+        return found
+
     # Verbs
 
     def read(
-        self, cached: bool = False, filter_to_hints: bool = False, use_readback: bool = True
+        self, cached: bool = False, use_readback: bool = True, filter_to_hints: bool = False
     ) -> dict[str, Any]:
         """Signal -> {"value", "timestamp"}. cached: the last published reading, without asking the device.
-        filter_to_hints: only the hinted signals.
+        filter_to_hints: only the hinted signals. use_readback: accepted and ignored, a reading is always the readback.
         """
         if cached:
             found = cached_reading(self._client, self._name)
@@ -145,6 +156,10 @@ class _Node:
             )
         if callable(descriptor) or method is not None:
             raise AttributeError(f"{label} is a method and cannot be replaced")
+        if self._path and isinstance(getattr(Device, name, None), property):
+            raise AttributeError(
+                f"{name} is of the device and not of its signals: dev.{self._name}.{name} = {value!r}"
+            )
         raise AttributeError(f"{self.dotted_name} has no {name!r} to set")
 
     def __dir__(self) -> list[str]:
@@ -307,6 +322,9 @@ class Device(_Node):
     @property
     def device_tags(self) -> set[str]:
         return set(self._client.session.config_of(self._name).get("deviceTags") or [])
+
+    def get_device_tags(self) -> set[str]:
+        return self.device_tags
 
     def set_device_tags(self, tags: Iterable[str]) -> None:
         self._update({"deviceTags": sorted(set(tags))})

@@ -23,6 +23,7 @@ from bec_lib.scans.signature import split_keywords
 
 if TYPE_CHECKING:
     from bec_client.client import BECClient
+    from bec_client.scan_item import ScanStorage
 
 ANSWER_S = 10.0
 PAGE = 500  # requests that are asked for at once
@@ -181,6 +182,22 @@ class Queue:
         """The queue for scans and commands of this client that name none."""
         self.default_queue = name
 
+    # By the names of the released BEC
+
+    @property
+    def queue_storage(self) -> Queue:
+        """`bec.queue.queue_storage.current_scan_queue["primary"]` is what is in a queue now."""
+        return self
+
+    @property
+    def current_scan_queue(self) -> dict[str, QueueSnapshot]:
+        return self.status
+
+    @property
+    def scan_storage(self) -> ScanStorage:
+        """The latest scans of all clients: `.current_scan`, `.current_scan_id`."""
+        return self._client.scan_storage
+
     # Commands
 
     def request_scan_interruption(
@@ -224,10 +241,16 @@ class Queue:
         return self._tell(QueueAction.CLEAR, queue=queue)
 
     def request_queue_order_modification(
-        self, scan_id: Any, action: str, position: int | None = None, queue: str | None = None
+        self,
+        scan_id: Any,
+        action: str,
+        position: int | None = None,
+        queue: str | None = None,
+        wait_for_response: bool = True,
     ) -> Told:
         """Move a waiting request: action is move_up, move_down, move_top, move_bottom, or move_to a position (1 is next);
-        `move_` may be left out. scan_id: or what else `find` understands.
+        `move_` may be left out. scan_id: or what else `find` understands. wait_for_response: accepted and ignored, the
+        answer is always waited for.
         """
         try:
             command = QueueAction(action if action.startswith("move_") else f"move_{action}")
@@ -259,14 +282,58 @@ class Queue:
             changes["kwargs"] = plain_argument(own)
         return self._tell(QueueAction.EDIT, scan_id=self.find(scan_id, queue), queue=queue, parameter=changes)
 
-    def add_queue_lock(self, reason: str, identifier: str | None = None, queue: str | None = None) -> Told:
-        """Let nothing start until the lock is removed. identifier: its name, the user's by default."""
-        name = identifier or self._client.username
-        return self._tell(QueueAction.LOCK, queue=queue, parameter={"identifier": name, "reason": reason})
+    def add_queue_lock(
+        self,
+        *words: str,
+        reason: str = "",
+        lock_id: str | None = None,
+        identifier: str | None = None,
+        queue: str | None = None,
+    ) -> Told:
+        """Let nothing start until the lock is removed: add_queue_lock(reason), or add_queue_lock(queue, reason, lock_id).
 
-    def remove_queue_lock(self, identifier: str | None = None, queue: str | None = None) -> Told:
-        name = identifier or self._client.username
-        return self._tell(QueueAction.RELEASE_LOCK, queue=queue, parameter={"identifier": name})
+        lock_id: the lock's name, the user's by default; identifier is the same.
+        """
+        match words:
+            case ():
+                pass
+            case (text,):
+                reason = text
+            case (name, text, lock):
+                queue, reason, lock_id = name, text, lock
+            case _:
+                raise ParameterError(
+                    "add_queue_lock takes a reason, or a queue, a reason and the name of the lock; use reason=, lock_id= "
+                    "and queue= for others"
+                )
+        if not reason:
+            raise ParameterError(
+                "a lock needs a reason, which others are shown: add_queue_lock('beam is off')"
+            )
+        parameter = {"identifier": lock_id or identifier or self._client.username, "reason": reason}
+        return self._tell(QueueAction.LOCK, queue=queue, parameter=parameter)
+
+    def remove_queue_lock(
+        self,
+        *words: str,
+        lock_id: str | None = None,
+        identifier: str | None = None,
+        queue: str | None = None,
+    ) -> Told:
+        """Remove a lock: remove_queue_lock() one's own, remove_queue_lock(lock_id), or remove_queue_lock(queue, lock_id)."""
+        match words:
+            case ():
+                pass
+            case (lock,):
+                lock_id = lock
+            case (name, lock):
+                queue, lock_id = name, lock
+            case _:
+                raise ParameterError(
+                    "remove_queue_lock takes the name of a lock, or a queue and the name of a lock"
+                )
+        parameter = {"identifier": lock_id or identifier or self._client.username}
+        return self._tell(QueueAction.RELEASE_LOCK, queue=queue, parameter=parameter)
 
     def _tell(self, action: QueueAction, **more: Any) -> Told:
         return Told(self.command(action, **more))

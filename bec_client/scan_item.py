@@ -389,6 +389,17 @@ class ScanStorage:
                     self._items.popitem(last=False)
             return found
 
+    @property
+    def current_scan(self) -> ScanItem | None:
+        """The scan that was last heard of, while it runs or is paused."""
+        found = self.current
+        return None if found is None or found.ended.is_set() else found
+
+    @property
+    def current_scan_id(self) -> str | None:
+        found = self.current_scan
+        return None if found is None else found.scan_id
+
     def on_status(self, message: ScanStatusMessage) -> None:
         item = self.item(message.scan_id)
         item.on_status(message)

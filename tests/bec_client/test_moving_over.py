@@ -145,3 +145,45 @@ def test_other_failures_are_asked_about_and_a_pause_is_not_repeated() -> None:
     with pytest.raises(ScanInterruption):
         measure(ScanInterruption("paused"))
     assert len(asked) == 2
+
+
+def test_queue_locks_by_both_orders_of_arguments(bec: Any, fleet: Any) -> None:
+    bec.queue.add_queue_lock("beam is off")
+    bec.queue.add_queue_lock("other", "beam is off", "beam")
+    bec.queue.remove_queue_lock()
+    bec.queue.remove_queue_lock("other", "beam")
+    bec.queue.remove_queue_lock(identifier="beam")
+    assert [(command.queue, command.parameter) for command in fleet.commands] == [
+        ("primary", {"identifier": "ada", "reason": "beam is off"}),
+        ("other", {"identifier": "beam", "reason": "beam is off"}),
+        ("primary", {"identifier": "ada"}),
+        ("other", {"identifier": "beam"}),
+        ("primary", {"identifier": "beam"}),
+    ]
+    with pytest.raises(ParameterError, match="a lock needs a reason"):
+        bec.queue.add_queue_lock()
+    with pytest.raises(ParameterError, match="takes a reason, or a queue, a reason and the name of the lock"):
+        bec.queue.add_queue_lock("a", "b")
+    with pytest.raises(ParameterError, match="remove_queue_lock takes"):
+        bec.queue.remove_queue_lock("a", "b", "c")
+
+
+def test_what_runs_is_found_by_the_names_of_the_released_bec(bec: Any, fleet: Any) -> None:
+    fleet.hold = 1
+    report = scan(bec)
+    assert report.scan.opened.wait(30)
+    assert bec.queue.scan_storage.current_scan_id == report.scan.scan_id
+    assert bec.queue.queue_storage.current_scan_queue["primary"].status == "RUNNING"
+    fleet.release.set()
+    fleet.command.set()
+    report.wait()
+    assert bec.queue.scan_storage.current_scan is None
+
+
+def test_devices_by_the_names_of_the_released_bec(bec: Any) -> None:
+    velocity = bec.devices.samx.velocity
+    assert velocity.root == bec.devices.samx
+    assert (velocity.full_name, velocity.dotted_name) == ("samx_velocity", "samx.velocity")
+    assert bec.devices.samx.get_device_tags() == {"sample"}
+    with pytest.raises(AttributeError, match=r"enabled is of the device .* dev\.samx\.enabled = False"):
+        velocity.enabled = False
