@@ -1,7 +1,7 @@
 """Pictures of a scan: in the terminal, and as PNG (matplotlib, without a display).
 
-A `Figure` is what is drawn: a line with or without a fitted curve, or a map of a grid. It can be made from a scan
-that runs, from a file, or from arrays. matplotlib is imported only when a PNG is written.
+A `Figure` is what is drawn: a line with or without a fitted curve, a map of a grid, or coloured points in a plane. It can
+be made from a scan that runs, from a file, or from arrays. matplotlib is imported only when a PNG is written.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from bec_lib.messages import FitResult, SignalSchema
 @dataclass(frozen=True, eq=False)
 class Figure:
     """x, y: float arrays (n,). grid: float array (rows, columns) for a map, with x over columns and y over rows;
-    then x and y are the axes, and `z_label` names the values.
+    then x and y are the axes, and `z_label` names the values. z: float array (n,) for points in a plane, their values.
     """
 
     title: str
@@ -32,6 +32,7 @@ class Figure:
     grid: np.ndarray | None = None
     z_label: str = ""
     fit: FitResult | None = None
+    z: np.ndarray | None = None
 
     def with_fit(self, fit: FitResult | None) -> Figure:
         return replace(self, fit=fit)
@@ -58,7 +59,9 @@ def from_scan(scan: Any, x: str | None = None, y: str | None = None) -> Figure:
     columns = {index: np.asarray(v) for index, v in enumerate(points.values) if not signals[index].shape}
     title = _title(message.scan_number, message.scan_name, motors) if message else "Scan"
     shape = list(message.shape) if message else []
-    return _figure(title, signals, columns, motors, shape, x, y)
+    started = message.started if message else points.server_times[0]
+    elapsed = np.asarray(points.server_times, dtype=float) - started
+    return _figure(title, signals, columns, motors, shape, x, y, elapsed)
 
 
 def from_file(path: str | Path, x: str | None = None, y: str | None = None) -> Figure:
@@ -94,7 +97,12 @@ def from_file(path: str | Path, x: str | None = None, y: str | None = None) -> F
                 columns[len(signals)] = np.asarray(data[()])
                 kind = "hinted" if not chosen or name in chosen else "normal"
                 signals.append(SignalSchema(device=device, signal=name, unit=_text(unit), kind=kind))
-        return _figure(title, signals, columns, facts["motors"], facts["shape"], x, y)
+        for name, labels in file.get(f"{COLLECTION}/labels", {}).items():
+            if labels.ndim == 1 and labels.dtype.kind in "fiu":
+                columns[len(signals)] = np.asarray(labels[()])
+                signals.append(SignalSchema(device=name, signal=name, given="label"))
+        elapsed = np.asarray(file["/entry/control/data"][()]) / 1e9 if "/entry/control/data" in file else None
+        return _figure(title, signals, columns, facts["motors"], facts["shape"], x, y, elapsed)
 
 
 def _title(number: int, name: str, motors: list[str]) -> str:
@@ -144,6 +152,13 @@ def terminal(figure: Figure, width: int | None = None, height: int | None = None
             x_label=figure.x_label, y_label=figure.y_label, z_label=figure.z_label,
         )  # fmt: skip
         return "\n".join(drawn)
+    if figure.z is not None:
+        x, y, grid = _raster(figure.x, figure.y, figure.z, columns=min(width // 3, 36), rows=height - 6)
+        drawn = map_chart(
+            x, y, grid, width=width, height=height, title=figure.title,
+            x_label=figure.x_label, y_label=figure.y_label, z_label=figure.z_label,
+        )  # fmt: skip
+        return "\n".join(drawn)
     curve = None
     legend = ""
     if figure.fit is not None and len(figure.fit.curve_x):
@@ -168,7 +183,15 @@ def save_png(figure: Figure, path: str | Path) -> Path:
     if figure.grid is not None:
         mesh = axes.pcolormesh(figure.x, figure.y, figure.grid, shading="nearest", cmap="viridis")
         canvas.colorbar(mesh, label=figure.z_label)
+    elif figure.z is not None:
+        size = float(np.clip(12000 / max(1, len(figure.z)), 6, 120))
+        dots = axes.scatter(figure.x, figure.y, c=figure.z, s=size, cmap="viridis")
+        canvas.colorbar(dots, label=figure.z_label)
+        axes.grid(alpha=0.25)
     else:
+        if figure.fit is None:
+            order = np.argsort(figure.x, kind="stable")
+            axes.plot(figure.x[order], figure.y[order], "-", linewidth=0.8, alpha=0.4, color="#1f5fa8")
         axes.plot(figure.x, figure.y, "o", markersize=4.5, color="#1f5fa8", label="data")
         if figure.fit is not None and len(figure.fit.curve_x):
             axes.plot(figure.fit.curve_x, figure.fit.curve_y, "-", color="#d1495b", label=_fit_label(figure))
@@ -196,8 +219,11 @@ def _figure(
     shape: list[int],
     x: str | None,
     y: str | None,
+    elapsed: np.ndarray | None = None,
 ) -> Figure:
-    hinted = [k for k in columns if signals[k].kind == "hinted"] or list(columns)
+    """elapsed: of each point since the scan's start, s; used where nothing was moved."""
+    signals, columns, elapsed = _projections(signals, columns, elapsed)
+    hinted = [k for k in columns if signals[k].kind == "hinted" and not signals[k].given] or list(columns)
     of_motors = [next((k for k in hinted if signals[k].device == m), None) for m in motors]
     motor_columns = [k for k in of_motors if k is not None]
     others = [k for k in hinted if signals[k].device not in motors]
@@ -209,15 +235,64 @@ def _figure(
         raise ParameterError(f"{title} has no column of numbers to draw")
     y_values = columns[y_column].astype(float)
     y_label = label(signals[y_column].signal, signals[y_column].unit)
-    if len(shape) == 2 and len(motor_columns) == 2 and x is None and shape[0] * shape[1] == len(y_values):
+    is_whole = len(shape) == 2 and shape[0] * shape[1] == len(y_values)
+    is_known = all(np.isfinite(columns[k].astype(float)).all() for k in motor_columns)
+    if x is None and len(motor_columns) == 2 and is_whole and is_known:
         slow, fast = motor_columns
         return _map(
             title, columns[fast], columns[slow], y_values, shape, signals[fast], signals[slow], y_label
         )
     if x_column is None:
+        if elapsed is not None and len(elapsed) == len(y_values):
+            return Figure(title, elapsed, y_values, "time since the start [s]", y_label)
         return Figure(title, np.arange(1, len(y_values) + 1, dtype=float), y_values, "point", y_label)
     x_label = label(signals[x_column].signal, signals[x_column].unit)
+    if x is None and len(shape) != 1 and len(motor_columns) == 2:
+        across, up = motor_columns
+        return Figure(
+            title,
+            columns[across].astype(float),
+            columns[up].astype(float),
+            x_label,
+            label(signals[up].signal, signals[up].unit),
+            z=y_values,
+            z_label=y_label,
+        )
     return Figure(title, columns[x_column].astype(float), y_values, x_label, y_label)
+
+
+def _projections(
+    signals: list[SignalSchema], columns: dict[int, np.ndarray], elapsed: np.ndarray | None
+) -> tuple[list[SignalSchema], dict[int, np.ndarray], np.ndarray | None]:
+    """Of a tomogram only the projections, if it has any: flat and dark fields are no part of the curve."""
+    keys = [k for k in columns if signals[k].given and signals[k].device == "image_key"]
+    if not keys:
+        return signals, columns, elapsed
+    wanted = columns[keys[0]] == 0
+    if not wanted.any():
+        return signals, columns, elapsed
+    kept = {k: values[wanted] for k, values in columns.items()}
+    return signals, kept, None if elapsed is None else elapsed[wanted]
+
+
+def _raster(
+    x: np.ndarray, y: np.ndarray, z: np.ndarray, *, columns: int, rows: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Points in a plane as a grid of means, NaN where there is none: (columns,), (rows,), (rows, columns). There are no
+    more cells than some for each point.
+    """
+    good = np.isfinite(x) & np.isfinite(y) & np.isfinite(z)
+    x, y, z = x[good], y[good], z[good]
+    if not len(z):
+        return np.zeros(1), np.zeros(1), np.full((1, 1), np.nan)
+    fine = max(2, round(len(z) ** 0.5))
+    columns, rows = max(2, min(columns, fine)), max(2, min(rows, fine))
+    edges = [np.histogram_bin_edges(values, bins) for values, bins in ((y, rows), (x, columns))]
+    total = np.histogram2d(y, x, edges, weights=z)[0]
+    count = np.histogram2d(y, x, edges)[0]
+    grid = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+    middles = [(edge[1:] + edge[:-1]) / 2 for edge in edges]
+    return middles[1], middles[0], grid
 
 
 def _map(
@@ -238,13 +313,14 @@ def _map(
     x_axis = np.take_along_axis(fast_grid, order, axis=1).mean(axis=0)
     y_axis = slow.astype(float).reshape(shape).mean(axis=1)
     rows = np.argsort(y_axis)
+    # The first motor goes across, as in viewers of NeXus files, and as in the plane of a scan without a grid.
     return Figure(
         title,
-        x_axis,
         y_axis[rows],
-        label(fast_signal.signal, fast_signal.unit),
+        x_axis,
         label(slow_signal.signal, slow_signal.unit),
-        grid=grid[rows],
+        label(fast_signal.signal, fast_signal.unit),
+        grid=grid[rows].T,
         z_label=z_label,
     )
 

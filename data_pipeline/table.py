@@ -150,7 +150,7 @@ def default_y(schema: ScanSchemaMessage) -> int:
     found = [
         index
         for index, signal in enumerate(schema.signals)
-        if signal.device not in schema.motors and _is_number(signal)
+        if signal.device not in schema.motors and _is_number(signal) and not signal.given
     ]
     found.sort(key=lambda index: schema.signals[index].kind != "hinted")
     if not found:

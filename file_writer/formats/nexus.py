@@ -65,7 +65,10 @@ class NexusFormat:
 
     def layout(self, scan: ScanFacts) -> Group:
         view = _View(scan)
+        tomo = _tomo(view)
         default = {"default": "data"} if view.signal is not None else {}
+        if any(group.attributes for group in tomo):
+            default = {"default": "tomo_entry"}
         return Group(
             "",
             "NXroot",
@@ -80,7 +83,7 @@ class NexusFormat:
                         _sample(view),
                         _control(),
                         _data(view),
-                        *_tomo(view),
+                        *tomo,
                         _collection(view),
                     ),
                     {**default, "version": LAYOUT_VERSION},
@@ -382,7 +385,7 @@ def _data(view: _View) -> Group:
                 "elapsed_time",
                 dtype="float64",
                 column=Column(Source.ELAPSED_S),
-                attributes={"units": "s", "long_name": "time since the start of the scan"},
+                attributes={"units": "s", "description": "time since the start of the scan"},
             )
         )
     if shown and plotted is not None:
@@ -401,7 +404,7 @@ def _data(view: _View) -> Group:
 
 
 def _tomo(view: _View) -> list[Group]:
-    """A tomogram as NXtomo has it; without frames of integers there is all but the definition's name."""
+    """A tomogram as NXtomo has it; without frames of integers there is all but the definition's name and a default plot."""
     key = view.labels.get(IMAGE_KEY)
     angle = next(
         (p for name in view.motors if (p := view.positioners[name]).unit in ANGLES and _is_float(p)), None
@@ -440,7 +443,7 @@ def _tomo(view: _View) -> list[Group]:
     ]
     if conforms:
         members.insert(0, Field("definition", "NXtomo"))
-    return [Group("tomo_entry", "NXsubentry", tuple(members))]
+    return [Group("tomo_entry", "NXsubentry", tuple(members), {"default": "data"} if conforms else {})]
 
 
 def _frames(view: _View) -> tuple[bool, list[Member]]:

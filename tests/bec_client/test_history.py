@@ -154,9 +154,45 @@ def test_a_snaked_grid_is_put_in_order(tmp_path: Path) -> None:
     write(str(tmp_path / "grid.h5"), 0, grid=(3, 4))
     figure = plots.from_file(tmp_path / "grid.h5", y="bpm4i")
     assert figure.grid is not None
-    np.testing.assert_array_equal(figure.grid, [[0, 1, 2, 3], [10, 11, 12, 13], [20, 21, 22, 23]])
-    assert (figure.x_label, figure.y_label) == ("samy [mm]", "samx [mm]")
-    assert (list(figure.x), list(figure.y)) == ([0, 1, 2, 3], [0, 1, 2])
+    np.testing.assert_array_equal(figure.grid.T, [[0, 1, 2, 3], [10, 11, 12, 13], [20, 21, 22, 23]])
+    assert (figure.x_label, figure.y_label) == ("samx [mm]", "samy [mm]")
+    assert (list(figure.x), list(figure.y)) == ([0, 1, 2], [0, 1, 2, 3])
+
+
+def test_a_grid_that_is_not_whole_is_drawn_as_points_in_the_plane(tmp_path: Path) -> None:
+    """It was aborted, or a position could not be read."""
+    write(str(tmp_path / "grid.h5"), 0, grid=(3, 4))
+    with h5py.File(tmp_path / "grid.h5", "r+") as file:
+        file["/entry/collection/devices/samx/samx/value"][4] = np.nan
+    for shape in ([3, 4], [5, 4]):
+        with h5py.File(tmp_path / "grid.h5", "r+") as file:
+            file["/entry/collection/metadata/bec/shape"][()] = shape
+        figure = plots.from_file(tmp_path / "grid.h5", y="bpm4i")
+        assert figure.grid is None and figure.z is not None and len(figure.z) == 12
+        assert (figure.x_label, figure.y_label, figure.z_label) == (
+            "samx [mm]",
+            "samy [mm]",
+            "bpm4i [counts]",
+        )
+        assert "█" in plots.terminal(figure)
+        assert plots.save_png(figure, tmp_path / "a.png").stat().st_size
+
+
+def test_of_a_tomogram_the_projections_are_drawn(tmp_path: Path) -> None:
+    write(str(tmp_path / "tomo.h5"), 6)
+    with h5py.File(tmp_path / "tomo.h5", "r+") as file:
+        file["/entry/collection/labels/image_key"] = [2, 1, 0, 0, 0, 1]
+    assert len(plots.from_file(tmp_path / "tomo.h5").x) == 3
+
+
+def test_where_nothing_moves_the_time_goes_across(tmp_path: Path) -> None:
+    write(str(tmp_path / "time.h5"), 3)
+    with h5py.File(tmp_path / "time.h5", "r+") as file:
+        del file["/entry/collection/metadata/bec/scan_motors"]
+        file["/entry/control/data"] = [100_000_000, 600_000_000, 1_100_000_000]
+    figure = plots.from_file(tmp_path / "time.h5", y="bpm4i")
+    assert figure.x_label == "time since the start [s]"
+    np.testing.assert_allclose(figure.x, [0.1, 0.6, 1.1])
 
 
 def test_figures_from_live_points_and_as_png(bec: Any, scans: Any, tmp_path: Path) -> None:

@@ -30,6 +30,12 @@ DIODE = SignalSchema(device="diode", signal="diode", unit="nA")
 SPECTRUM = SignalSchema(device="mca", signal="mca_spectrum", dtype="int64", shape=[8])
 SHUTTER = SignalSchema(device="shutter", signal="shutter", dtype="str")
 SAMZ = SignalSchema(device="samz", signal="samz", unit="mm")
+SAMX_TARGET = SignalSchema(device="samx", signal="samx_target", unit="mm", kind="normal", given="target")
+OMEGA_TARGET = SignalSchema(device="omega", signal="omega_target", unit="deg", kind="normal", given="target")
+IMAGE_KEY = SignalSchema(
+    device="image_key", signal="image_key", dtype="int64", given="label", doc="0: projection, 1: flat field"
+)
+FRAMES = SignalSchema(device="camera", signal="camera_image", dtype="uint16", shape=[3, 4], kind="normal")
 
 DEVICES = {
     "samx": DeviceSchema(
@@ -46,6 +52,7 @@ DEVICES = {
     "diode": DeviceSchema(name="diode", role="monitor", description="photodiode behind the sample"),
     "mca": DeviceSchema(name="mca", role="detector"),
     "shutter": DeviceSchema(name="shutter"),
+    "camera": DeviceSchema(name="camera", role="detector"),
 }
 
 
@@ -60,7 +67,7 @@ def schema_of(
         scan_id=SCAN_ID,
         signals=list(signals),
         baseline=list(baseline),
-        devices=[DEVICES[name] for name in names],
+        devices=[DEVICES[name] for name in names if name in DEVICES],
         motors=list(motors),
     ).model_copy(update=changes)
 
@@ -108,8 +115,10 @@ def points_of(
     def cell(signal: SignalSchema, index: int) -> Any:
         if signal.dtype == "str":
             return f"point {index}"
-        number = index if signal.dtype.startswith("int") else float(index)
-        return [number] * signal.shape[0] if signal.shape else number
+        number: Any = index if signal.dtype.startswith(("int", "uint")) else float(index)
+        for length in reversed(signal.shape):
+            number = [number] * length
+        return number
 
     numbers = range(first, first + count)
     times = [STARTED + 0.5 * index for index in numbers]

@@ -28,8 +28,12 @@ from file_writer.layout import (
 from tests.file_writer.samples import (
     COUNTER,
     DIODE,
+    FRAMES,
+    IMAGE_KEY,
     OMEGA,
+    OMEGA_TARGET,
     SAMX,
+    SAMX_TARGET,
     SAMY,
     SHUTTER,
     SPECTRUM,
@@ -44,6 +48,13 @@ SNAPSHOTS = Path(__file__).parents[1] / "snapshots"
 
 def members_of(facts: ScanFacts) -> dict[str, Member]:
     return dict(walk(NexusFormat().layout(facts)))
+
+
+def tomogram() -> ScanFacts:
+    schema = schema_of(
+        (OMEGA, SAMX, COUNTER, FRAMES, OMEGA_TARGET, SAMX_TARGET, IMAGE_KEY), (), ("omega", "samx")
+    )
+    return facts_of(schema, status_of(scan_name="tomo_scan", motors=["omega", "samx"], shape=[]))
 
 
 def attributes(members: dict[str, Member], path: str) -> dict[str, Any]:
@@ -77,6 +88,7 @@ def link(members: dict[str, Member], path: str) -> str:
                 facility=Facility(),
             ),
         ),
+        ("tomo_scan", tomogram()),
     ],
 )
 def test_the_layout_is_as_recorded(name: str, facts: ScanFacts) -> None:
@@ -93,11 +105,64 @@ def test_every_link_leads_somewhere() -> None:
         facts_of(),
         facts_of(schema_of((SAMX, SAMY), motors=("samx", "samy"))),
         facts_of(schema_of(())),
+        tomogram(),
     ):
         members = members_of(facts)
         broken = {path: item.target for path, item in members.items() if isinstance(item, Link)}
         broken = {path: target for path, target in broken.items() if target not in members}
         assert broken == {}
+
+
+def test_targets_and_labels_are_no_devices_but_the_positioners_and_the_scans() -> None:
+    members = members_of(facts_of(schema_of((SAMX, COUNTER, SAMX_TARGET, IMAGE_KEY))))
+
+    target = members["/entry/collection/setpoints/samx"]
+    assert isinstance(target, Field) and target.column is not None and target.column.index == 2
+    assert link(members, "/entry/instrument/samx/target_value") == "/entry/collection/setpoints/samx"
+    assert members["/entry/collection/labels/image_key"].attributes["description"].startswith("0: projection")
+    assert not [path for path in members if path.startswith("/entry/collection/devices/image_key")]
+    assert "/entry/collection/devices/samx/samx_target" not in members
+    assert "image_key" not in attributes(members, "/entry/data").get("auxiliary_signals", [])
+
+
+def test_a_tomogram_has_an_entry_of_nxtomo() -> None:
+    members = members_of(tomogram())
+    tomo = "/entry/tomo_entry"
+
+    definition = members[f"{tomo}/definition"]
+    assert isinstance(definition, Field) and definition.value == "NXtomo"
+    for place in ("instrument/detector", "data"):
+        assert link(members, f"{tomo}/{place}/data").endswith("/camera/camera_image/value")
+        assert link(members, f"{tomo}/{place}/image_key") == "/entry/collection/labels/image_key"
+    for place in ("sample", "data"):
+        assert link(members, f"{tomo}/{place}/rotation_angle").endswith("/omega/omega/value")
+    assert attributes(members, "/entry")["default"] == "tomo_entry"
+
+
+def test_frames_of_a_camera_that_writes_a_file_are_linked_from_there() -> None:
+    folder = "/data/p12345/S00000-00999/S00042"
+    camera = DeviceSchema(
+        name="eiger", files=[{"path": f"{folder}/S00042_eiger.h5", "dataset": "/entry/data"}]
+    )
+    schema = schema_of((OMEGA, COUNTER, IMAGE_KEY), (), ("omega",))
+    facts = facts_of(
+        schema.model_copy(update={"devices": [*schema.devices, camera]}), status_of(motors=["omega"])
+    )
+    found = members_of(facts)["/entry/tomo_entry/instrument/detector/data"]
+    assert isinstance(found, ExternalLink)
+    assert (found.file, found.path) == ("S00042_eiger.h5", "/entry/data")
+    assert "/entry/tomo_entry/definition" in members_of(facts)
+    several = facts.status.model_copy(update={"scan_parameters": {"frames_per_trigger": 3}})
+    assert "/entry/tomo_entry/definition" not in members_of(facts_of(facts.schema, several))
+
+
+def test_without_frames_there_are_the_numbers_and_no_claim_to_be_nxtomo() -> None:
+    members = members_of(
+        facts_of(schema_of((OMEGA, COUNTER, IMAGE_KEY), (), ("omega",)), status_of(motors=["omega"]))
+    )
+    assert link(members, "/entry/tomo_entry/data/data").endswith("/counter/counter/value")
+    assert "/entry/tomo_entry/definition" not in members
+    assert attributes(members, "/entry")["default"] == "data"
 
 
 def test_the_default_plot_is_the_first_hinted_detector_against_the_motor() -> None:
