@@ -512,6 +512,21 @@ def file(
 
 @app.command()
 @_command
+def rewrite(
+    scan: Annotated[int, typer.Argument(metavar="SCAN", help="The scan's number.")],
+    config: ConfigOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Write a scan's file again, from its data in Redis: the disk was full, or the file is gone."""
+    from bec_client.files import rewrite as written
+
+    with _client() as client:
+        message = written(client.broker, scan)
+    print(f"{message.file_path}: {message.num_points} points.")
+
+
+@app.command()
+@_command
 def plot(
     what: Annotated[str, typer.Argument(metavar="FILE|SCAN", help="A NeXus file, or a scan number.")],
     x: Annotated[str | None, typer.Option("--x", help="Column for x, as device or device.signal.")] = None,

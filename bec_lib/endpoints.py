@@ -383,6 +383,13 @@ class MessageEndpoints:
         keep=20_000,
         doc="Files that can be opened, and files that are final.",
     )
+    file_request = _stream(
+        "user/files/requests",
+        m.FileRequestMessage,
+        writer="client",
+        keep=1000,
+        doc="Scans whose files are to be written again.",
+    )
     scan_history = _stream(
         "info/scans/history",
         m.ScanHistoryMessage,

@@ -28,10 +28,12 @@ from bec_lib.file_paths import file_target, master_path
 from bec_lib.ids import entry_order, just_before
 from bec_lib.messages import (
     FileMessage,
+    FileRequestMessage,
     PointsMessage,
     ScanHistoryMessage,
     ScanState,
     ScanStatusMessage,
+    SealMessage,
     Severity,
 )
 from bec_lib.plugins import FILE_FORMATS, load_plugins
@@ -105,7 +107,8 @@ class _Job:
 
 @dataclass(slots=True)
 class _File:
-    """A scan whose file is not final. opened_id: of its first status entry. published: where it can be read.
+    """A scan whose file is not final. opened_id: of its first status entry, empty if it is not read again after a restart.
+    published: where it can be read.
 
     earlier: rows in the live file, if they are kept. order, job: what the worker was told, and its answer.
     seal_due: when the seal is missed. look_at: when to see whether the worker is done.
@@ -170,6 +173,8 @@ class WriterApp:
                     self._take_status(item)
                 self._status_id = item.entry_id
         self._inbox.follow(endpoint, self._status_id)
+        requests = MessageEndpoints.file_request
+        self._inbox.follow(requests, self._broker.last_id(requests))
         self._remove_leftovers()
 
     def handle(self, events: list[Event]) -> None:
@@ -178,6 +183,9 @@ class WriterApp:
         for event in events:
             if event.endpoint.key == MessageEndpoints.scan_status.key:
                 self._take_status(event)
+                continue
+            if event.endpoint.key == MessageEndpoints.file_request.key:
+                self._take_request(event)
                 continue
             file = self._by_key.get(event.endpoint.key)
             if file is None:
@@ -246,6 +254,34 @@ class WriterApp:
         file.session = machine.take(file.session, message, now, self._config.flush_s)
         if message.status.is_terminal and file.session.seal is None:
             file.seal_due = now + SEAL_PATIENCE_S
+
+    def _take_request(self, event: Delivery | Malformed) -> None:
+        """Somebody wants the file of a scan that is over. Who asks has seen to it that its streams are there."""
+        if isinstance(event, Malformed):
+            log.warning("a request for a file was left out: %s", event.error)
+            return
+        message: FileRequestMessage = event.message
+        file = self._files.get(message.scan_id)
+        if file is not None:
+            file.session = machine.wanted(file.session, self._clock.monotonic())
+            file.reported_failure = False
+            self._advance(file)
+            return
+        statuses = [
+            item.message
+            for entry in message.entries[:2]
+            for item in self._broker.entries(MessageEndpoints.scan_status, first=entry, last=entry)
+            if isinstance(item, Delivery) and item.message.scan_id == message.scan_id
+        ]
+        if not statuses or not statuses[-1].status.is_terminal:
+            log.warning("the file of scan %s is wanted, and there is no record of its end", message.scan_id)
+            return
+        last = self._broker.entries(MessageEndpoints.scan_points(message.scan_id), newest=True, count=1)
+        if not any(isinstance(item, Delivery) and isinstance(item.message, SealMessage) for item in last):
+            log.warning("the file of scan %s is wanted, and its points are not in Redis", message.scan_id)
+            return
+        file = self._open(statuses[0], "")
+        file.session = machine.take(file.session, statuses[-1], self._clock.monotonic(), self._config.flush_s)
 
     def _open(self, status: ScanStatusMessage, entry_id: str) -> _File:
         scan_id = status.scan_id
@@ -589,7 +625,7 @@ class WriterApp:
 
     def _cursor(self) -> str:
         """How far the status stream need not be read again: up to the oldest scan without a final file."""
-        opened = [file.opened_id for file in self._files.values()]
+        opened = [file.opened_id for file in self._files.values() if file.opened_id]
         return min((just_before(entry) for entry in opened), key=entry_order, default=self._status_id)
 
 

@@ -201,6 +201,11 @@ def failed(session: Session, error: str, now: float) -> Session:
     )
 
 
+def wanted(session: Session, now: float) -> Session:
+    """Somebody asks for the file: an attempt that had failed is made again at once."""
+    return replace(session, retry_at=now) if session.phase is Phase.FAILED else session
+
+
 def is_hopeless(session: Session, now: float) -> bool:
     """It has failed for so long that it is given up."""
     since = session.failed_since

@@ -48,6 +48,7 @@ from bec_lib.messages.device import (
 )
 from bec_lib.messages.file import (
     FileMessage,
+    FileRequestMessage,
 )
 from bec_lib.messages.interlock import (
     BeamlineStateMessage,
@@ -169,6 +170,7 @@ __all__ = [
     "Envelope",
     "ErrorInfo",
     "FileMessage",
+    "FileRequestMessage",
     "FileTarget",
     "FitResult",
     "GlobalVariableMessage",

@@ -26,3 +26,14 @@ class FileMessage(Message):
     scan_number: int = 0
     size_bytes: int | None = None
     metadata: dict[str, Any] = {}
+
+
+class FileRequestMessage(Message):
+    """Write the file of a scan that is over, again or at last, from its streams. entries: ids of its first and its last
+    `ScanStatusMessage`. One that cannot be met any more is passed over.
+    """
+
+    msg_type: ClassVar[str] = "file_request"
+
+    scan_id: str
+    entries: list[str]

@@ -17,6 +17,7 @@ from bec_lib.endpoints import Endpoint, MessageEndpoints
 from bec_lib.file_paths import file_target, master_path
 from bec_lib.messages import (
     FileMessage,
+    FileRequestMessage,
     Message,
     ScanHistoryMessage,
     ScanSchemaMessage,
@@ -429,6 +430,62 @@ def test_a_file_that_cannot_be_written_for_a_day_is_given_up(bench: Bench) -> No
     assert bench.app.deadline() is None
     bench.start_writer()
     bench.turn()
+    assert bench.app.deadline() is None
+
+
+def asked_for(bench: Bench, number: int = 42) -> None:
+    """What a client does that wants a file again, as far as the writer sees of it."""
+    statuses = [
+        item.entry_id
+        for item in bench.outside.entries(MessageEndpoints.scan_status)
+        if isinstance(item, Delivery) and item.message.scan_number == number
+    ]
+    request = FileRequestMessage(scan_id=f"scan-{number}", entries=[statuses[0], statuses[-1]])
+    bench.outside.append(MessageEndpoints.file_request, request)
+    bench.turn()
+
+
+def test_a_file_that_is_asked_for_is_written_at_once(bench: Bench) -> None:
+    in_the_way = bench.folder / "p1"
+    in_the_way.write_text("a file is in the way")
+    bench.open()
+    bench.points(0, 3)
+    bench.close(3)
+    bench.turn()
+    asked_for(bench)
+    assert [event.successful for event in bench.file_events()] == [False, False]
+
+    in_the_way.unlink()
+    asked_for(bench)
+    assert bench.file_events()[-1].successful
+    assert values(bench.path()) == [0.0, 1.0, 2.0]
+    assert bench.history()[-1].file_error == ""
+    assert bench.app.deadline() is None
+
+
+def test_a_file_that_was_deleted_is_written_again_as_long_as_there_are_the_streams(bench: Bench) -> None:
+    bench.open()
+    bench.points(0, 3)
+    bench.close(3)
+    bench.turn()
+    before = bench.path().read_bytes()
+    bench.path().unlink()
+    bench.open(number=43)
+    bench.turn()
+
+    asked_for(bench)
+    assert len(bench.path().read_bytes()) == len(before)
+    assert values(bench.path()) == [0.0, 1.0, 2.0]
+    cursor = bench.service.cursors()[MessageEndpoints.scan_status.key]
+    bench.close(0, number=43)
+    bench.turn()
+    assert bench.service.cursors()[MessageEndpoints.scan_status.key] > cursor
+
+    for endpoint in (MessageEndpoints.scan_points, MessageEndpoints.scan_schema):
+        bench.outside.batch().delete(endpoint("scan-42")).commit()
+    bench.path().unlink()
+    asked_for(bench)
+    assert not bench.path().exists()
     assert bench.app.deadline() is None
 
 
