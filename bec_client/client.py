@@ -32,6 +32,7 @@ from bec_client.interlocks import BeamlineStates, BuiltinActors, Interlocks
 from bec_client.live import LiveUpdates
 from bec_client.macros import UserMacros
 from bec_client.moves import move_functions
+from bec_client.names import WrongName
 from bec_client.plugins import Outcome, Plugins
 from bec_client.queue import Queue
 from bec_client.report import ScanReport
@@ -43,7 +44,7 @@ from bec_client.variables import GlobalVariables
 from bec_lib.broker import Broker, RedisSettings, Sender
 from bec_lib.clock import SystemClock
 from bec_lib.endpoints import MessageEndpoints as Endpoints
-from bec_lib.errors import BECError, BrokerError, ParameterError, RequestRejected
+from bec_lib.errors import BECError, BrokerError, ParameterError, ReasonCode, RequestRejected
 from bec_lib.ids import new_id
 from bec_lib.messages import (
     AccountMessage,
@@ -159,7 +160,9 @@ class BECClient:
         if self.started:
             return self
         try:
-            self.broker.wait_until_reachable(CONNECT_S if self.service_config.redis else 0.0)
+            self.broker.wait_until_reachable(
+                CONNECT_S if self.service_config.redis else 0.0, though_silent=False
+            )
         except BrokerError as error:
             raise self._explained(error) from error
         # A Redis that is started again is back within that; whoever waits is told of it within two seconds.
@@ -318,7 +321,7 @@ class BECClient:
             raise MissingFeature(f"bec.{name} is not there yet: {_MISSING[name]}. See docs/moving_over.md")
         known = [found for found in dir(self) if not found.startswith("_")]
         near = "" if name.startswith("_") else did_you_mean(name, known)
-        raise AttributeError(f"bec has no {name!r}.{near}")
+        raise WrongName(f"bec has no {name!r}.{near}")
 
     def stop_devices(self, devices: list[str] | None = None) -> None:
         """Stop all devices that move, now, whatever else is alive. A scan that runs ends with it."""
@@ -390,6 +393,8 @@ class BECClient:
 
 class MissingFeature(BECError, AttributeError):
     """Something that the released BEC has, and this one has not yet."""
+
+    code = ReasonCode.UNSUPPORTED
 
 
 def _check_user(name: str) -> None:

@@ -11,6 +11,7 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from bec_client.names import WrongName
 from bec_client.scans import plain_argument
 from bec_client.session import Entry, Session, Status, cached_reading, main_value, only_value
 from bec_lib.errors import DeviceError, UnknownDevice
@@ -131,7 +132,7 @@ class _Node:
         found = _below(self._client, self._name, f"{self._path}.{name}" if self._path else name)
         if found is _NOTHING:
             known = [*self._entry.children(self._path), *_verbs(self)]
-            raise AttributeError(f"{self.dotted_name} has no {name!r}.{did_you_mean(name, known)}")
+            raise WrongName(f"{self.dotted_name} has no {name!r}.{did_you_mean(name, known)}")
         return found
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -146,21 +147,21 @@ class _Node:
         method = self._entry.method(path)
         if method is not None and method.kind == "property":
             if not method.writable:
-                raise AttributeError(f"{self._name}.{path} can be read and not written")
+                raise WrongName(f"{self._name}.{path} can be read and not written")
             self._client.session.call(self._name, path, (plain_argument(value),), {}, kind="set")
             return
         label = f"{self.dotted_name}.{name}"
         if self._entry.signal(path) is not None or self._entry.children(path):
-            raise AttributeError(
+            raise WrongName(
                 f"{label} is a signal and cannot be replaced; write it with {label}.set({value!r})"
             )
         if callable(descriptor) or method is not None:
-            raise AttributeError(f"{label} is a method and cannot be replaced")
+            raise WrongName(f"{label} is a method and cannot be replaced")
         if self._path and isinstance(getattr(Device, name, None), property):
-            raise AttributeError(
+            raise WrongName(
                 f"{name} is of the device and not of its signals: dev.{self._name}.{name} = {value!r}"
             )
-        raise AttributeError(f"{self.dotted_name} has no {name!r} to set")
+        raise WrongName(f"{self.dotted_name} has no {name!r} to set")
 
     def __dir__(self) -> list[str]:
         return sorted({*self._entry.children(self._path), *_verbs(self)})
@@ -412,7 +413,7 @@ class DeviceContainer:
 
     def __setattr__(self, name: str, value: Any) -> None:
         hint = f"; to move it: dev.{name}.set({value!r}) or mv(dev.{name}, {value!r})" if name in self else ""
-        raise AttributeError(f"dev.{name} cannot be assigned{hint}")
+        raise WrongName(f"dev.{name} cannot be assigned{hint}")
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and name in self._session.entries()

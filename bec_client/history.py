@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from bec_client.names import WrongName
 from bec_lib.broker import Broker, Delivery
 from bec_lib.endpoints import MessageEndpoints as Endpoints
 from bec_lib.errors import BECError, StorageError
@@ -169,7 +170,7 @@ class ScanData:
         message = self.__dict__.get("message")
         if message is not None and hasattr(message, name):
             return getattr(message, name)
-        raise AttributeError(f"a scan of the history has no {name!r}")
+        raise WrongName(f"a scan of the history has no {name!r}")
 
     def __repr__(self) -> str:
         if self.message is None:
@@ -239,7 +240,7 @@ class Group:
         try:
             return self[name]
         except KeyError as error:
-            raise AttributeError(str(error.args[0])) from None
+            raise WrongName(str(error.args[0])) from None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.keys())

@@ -553,6 +553,7 @@ def _live(console: Console) -> Live:
         console=console,
         auto_refresh=False,
         transient=True,
-        redirect_stdout=False,
+        # What the user's callbacks print stands above the bar.
+        redirect_stdout=True,
         redirect_stderr=False,
     )

@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from bec_client.callbacks import EventType
+from bec_client.names import WrongName
 from bec_lib.errors import BECError, ConfigError, ParameterError
 from bec_lib.scans.signature import did_you_mean
 
@@ -29,6 +30,8 @@ HOME = Path("~/bec/macros")
 PLUGIN_GROUP = (
     "bec"  # of the released BEC: its entry point names a beamline's package, which may have a folder `macros`
 )
+# Before a shell adds its names to them.
+_PYTHON = frozenset(vars(builtins))
 
 
 @dataclass(frozen=True)
@@ -151,7 +154,7 @@ class UserMacros:
             raise AttributeError(name)
         if name in self._macros:
             return self._macros[name].value
-        raise AttributeError(f"there is no macro {name!r}.{did_you_mean(name, self._macros)}")
+        raise WrongName(f"there is no macro {name!r}.{did_you_mean(name, self._macros)}")
 
     def __contains__(self, name: object) -> bool:
         return name in self._macros
@@ -181,7 +184,7 @@ class UserMacros:
         return self._names
 
     def _check_name(self, name: str, path: Path) -> None:
-        if hasattr(builtins, name) or name in self._client.namespace() or hasattr(type(self), name):
+        if name in _PYTHON or name in self._client.namespace() or hasattr(type(self), name):
             raise ConfigError(
                 f"the macro file {path} defines {name!r}, which is a name of Python's or of BEC's; call it something else"
             )

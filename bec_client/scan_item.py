@@ -10,6 +10,7 @@ import threading
 from collections import OrderedDict
 from typing import Any
 
+from bec_client.names import WrongName
 from bec_lib.broker import Broker, Delivery
 from bec_lib.endpoints import MessageEndpoints as Endpoints
 from bec_lib.errors import BECError, StorageError
@@ -87,7 +88,7 @@ class LiveDevice:
         try:
             return self[name]
         except KeyError as error:
-            raise AttributeError(str(error.args[0])) from None
+            raise WrongName(str(error.args[0])) from None
 
     def __iter__(self) -> Any:
         return iter(self._signals)
@@ -143,7 +144,7 @@ class LiveData:
         try:
             return self[name]
         except KeyError as error:
-            raise AttributeError(str(error.args[0])) from None
+            raise WrongName(str(error.args[0])) from None
 
     def __contains__(self, name: object) -> bool:
         return name in self._devices()

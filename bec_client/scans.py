@@ -38,7 +38,6 @@ _GONE = {
     "interactive_scan": "a scan that decides as it goes is a scan of your own (docs/scans.md)",
     "close_scan_def": "there is nothing to close",
     "close_scan_group": "there is nothing to close",
-    "umv": "it is umv(...), or bec.umv(...)",
 }
 FRESH_S = 10.0  # a catalogue older than this is looked up again
 

@@ -514,6 +514,7 @@ def _title(error: BaseException) -> str:
         "ParameterError": "The call is not right",
         "UnknownScan": "Unknown scan",
         "MissingFeature": "Not there",
+        "WrongName": "Not there",
         "RequestRejected": "Refused",
         "UnknownDevice": "Unknown device",
         "DeviceAttributeError": "Unknown device",

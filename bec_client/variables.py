@@ -12,7 +12,7 @@ from typing import Any
 from bec_client.scans import plain_argument
 from bec_lib.broker import Broker, Delivery
 from bec_lib.endpoints import MessageEndpoints as Endpoints
-from bec_lib.errors import BECError, MessageError, ParameterError
+from bec_lib.errors import MessageError, ParameterError
 from bec_lib.messages import GlobalVariableMessage, GlobalVariableNameMessage
 from bec_lib.scans.signature import did_you_mean
 
@@ -50,10 +50,10 @@ class GlobalVariables:
         return None if found is None else found.message.value
 
     def delete_global_var(self, name: str) -> None:
-        """Raises BECError if there is no such variable."""
+        """Raises ParameterError if there is no such variable."""
         endpoint = Endpoints.global_variable(_checked(name))
         if self._broker.get(endpoint) is None:
-            raise BECError(
+            raise ParameterError(
                 f"there is no global variable {name!r}.{did_you_mean(name, self.global_vars())} "
                 "bec.show_global_vars() lists them"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import logging
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -59,6 +60,8 @@ def prepare(shell: InteractiveShell, client: BECClient) -> None:
     client.program = "bec shell"
     client.live_updates.return_when_paused = True
     shell.push(client.namespace(), interactive=True)
+    # Scripts that are run with %run, and modules that they import, find the names without importing them.
+    vars(builtins).update(client.namespace())
     shell.bec = client  # type: ignore[attr-defined]
     if isinstance(shell, TerminalInteractiveShell):
         shell.prompts.client = client  # type: ignore[attr-defined]
@@ -147,8 +150,11 @@ def _follow_names(shell: InteractiveShell, client: BECClient) -> None:
     def on_names(action: str, ns_objects: dict[str, Any]) -> None:
         if action == "add":
             shell.push(ns_objects, interactive=True)
+            vars(builtins).update(ns_objects)
             return
         for name, value in ns_objects.items():
+            if vars(builtins).get(name) is value:
+                del vars(builtins)[name]
             # What the user has called so meanwhile stays.
             if shell.user_ns.get(name) is value:
                 shell.drop_by_id({name: value})

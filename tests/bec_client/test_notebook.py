@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Iterator
 from typing import Any
 
@@ -85,8 +86,11 @@ def test_the_extension_gives_a_notebook_the_names_of_the_shell(
     InteractiveShell.clear_instance()
     shell = InteractiveShell.instance()
     monkeypatch.setattr("bec_client.client.BECClient", lambda: bec)
+    before = set(vars(builtins))
     shell.run_cell("%load_ext bec_client.shell").raise_error()
     assert shell.user_ns["dev"] is bec.devices
     shell.run_cell("%abort").raise_error()
     assert fleet.commands[-1].action.value == "abort"
     InteractiveShell.clear_instance()
+    for name in set(vars(builtins)) - before:
+        delattr(builtins, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from typing import Any
 
 import pytest
@@ -21,9 +22,12 @@ def shell(bec: Any) -> Any:
     config = start.settings()
     config.HistoryManager.enabled = False
     made = TerminalInteractiveShell.instance(config=config)
+    before = dict(vars(builtins))
     start.prepare(made, bec)
     yield made
     TerminalInteractiveShell.clear_instance()
+    for name in set(vars(builtins)) - set(before):
+        delattr(builtins, name)
 
 
 def completions(shell: Any, line: str) -> set[str]:
@@ -164,6 +168,23 @@ def test_macros_are_there_by_their_names(shell: Any, bec: Any, tmp_path: Any) ->
     assert "ascan" in shell.user_ns
     bec.macros.forget_all_user_macros()
     assert "align" not in shell.user_ns
+
+
+def test_a_script_finds_the_names_of_the_shell(shell: Any, bec: Any, tmp_path: Any) -> None:
+    script = tmp_path / "measure.py"
+    script.write_text("found = (dev.samx.name, scans.line_scan.__name__, bec.username)\n")
+    shell.run_cell(f"%run {script}").raise_error()
+    assert shell.user_ns["found"] == ("samx", "line_scan", "ada")
+
+
+def test_a_name_that_is_not_there_is_one_panel(shell: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    for line in ("dev.samx.velocty", "bec.histroy", "dev.samx.velocity = 3"):
+        shell.run_cell(line)
+    out = capsys.readouterr().out
+    assert (
+        "Did you mean velocity?" in out and "Did you mean history?" in out and "samx.velocity.set(3)" in out
+    )
+    assert "Traceback" not in out
 
 
 def test_minor_alarms_are_one_line_and_told_once(
