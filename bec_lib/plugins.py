@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
@@ -35,9 +36,15 @@ class Plugin:
 
 
 def load_plugins(
-    group: str, found: Iterable[EntryPoint] | None = None
+    group: str,
+    found: Iterable[EntryPoint] | None = None,
+    *,
+    around: Callable[[EntryPoint], AbstractContextManager[Any]] = nullcontext,
+    without: Mapping[str, str] | None = None,
 ) -> tuple[list[Plugin], dict[str, str]]:
     """All plugins of a group, and plugin name -> why it could not be loaded.
+
+    around: what holds while one of them is imported. without: name -> why it is not even tried.
 
     Never raises for a plugin's fault, not even for its SystemExit; two entry points of one name are both
     refused.
@@ -55,8 +62,12 @@ def load_plugins(
             continue
         if any(plugin.name == point.name for plugin in loaded):
             continue
+        if without and point.name in without:
+            failed[point.name] = f"{origin} was not loaded: {without[point.name]}"
+            continue
         try:
-            loaded.append(Plugin(point.name, point.load(), origin))
+            with around(point):
+                loaded.append(Plugin(point.name, point.load(), origin))
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - a plugin may raise anything, even SystemExit

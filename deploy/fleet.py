@@ -26,6 +26,7 @@ from bec_lib.errors import BECError, BrokerError
 from bec_lib.ids import new_id
 from bec_lib.messages import ServiceState
 from bec_lib.service.config import ServiceConfig
+from bec_lib.service.foreign_code import calls_of, folder_of
 from deploy import process, watching
 from deploy.announcer import Announcer
 from deploy.child import Child, ChildState
@@ -167,7 +168,8 @@ class Fleet:
             )
         self.announcer.warn(broker.server_warnings())
         self.announcer.broker = self._broker = broker
-        self._health = Health(broker, self._selector, self.announcer, self.children)
+        foreign = folder_of(self._places.state)
+        self._health = Health(broker, self._selector, self.announcer, self.children, foreign)
 
     def open(self) -> None:
         """Take requests on the control socket, and signals as words to the loop."""
@@ -332,15 +334,21 @@ class Fleet:
             child.is_restart_asked = False
             self.announcer.record(child.role, "stopped", pid, exit_code=exit_code)
             return
+        foreign = calls_of(folder_of(self._places.state), child.role, pid)
         if child.state is not ChildState.KILLED:
             # Who is killed has no say in it; what it had written last is of something else.
             words = "" if number == signal.SIGKILL else self._last_words(child.role)
             child.reason = watching.describe_end(exit_code, number, words)
+            if foreign:
+                # An exit code is that code's then, and says nothing of ours.
+                how = f"ended with code {exit_code}" if number is None else child.reason
+                child.reason = f"{how} (it was in the code of {foreign[-1]})"
         child.ends = watching.ends_in_a_row(child.ends, now - child.started)
-        delay = watching.restart_delay(child.ends, fenced=exit_code == watching.EXIT_FENCED)
+        fenced = exit_code == watching.EXIT_FENCED and not foreign
+        delay = watching.restart_delay(child.ends, fenced)
         child.state, child.due = ChildState.WAITING, now + delay
         self.announcer.record(child.role, "ended", pid, exit_code=exit_code, reason=child.reason)
-        refuses = exit_code in (1, 2, watching.EXIT_FENCED)
+        refuses = exit_code in (1, 2, watching.EXIT_FENCED) and not foreign
         if self._is_starting and not self._options.keep_going and (refuses or child.ends > 1):
             self._fail(f"{child.role} does not start: {_plain(child.reason)}")
             return

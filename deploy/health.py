@@ -14,12 +14,14 @@ import selectors
 import socket
 import time
 from collections.abc import Iterable
+from pathlib import Path
 
 from bec_lib.broker import Broker, Delivery
 from bec_lib.broker.pollable import PollableWatcher
 from bec_lib.endpoints import MessageEndpoints
 from bec_lib.errors import BECError
 from bec_lib.messages import ServiceState, StatusMessage
+from bec_lib.service.foreign_code import calls_of
 from deploy import process, watching
 from deploy.announcer import Announcer
 from deploy.child import Child, ChildState
@@ -35,12 +37,19 @@ class Health:
     """Changes the children's state by what is heard and not heard; belongs to the fleet's loop."""
 
     def __init__(
-        self, broker: Broker, selector: selectors.BaseSelector, announcer: Announcer, children: list[Child]
+        self,
+        broker: Broker,
+        selector: selectors.BaseSelector,
+        announcer: Announcer,
+        children: list[Child],
+        foreign: Path,
     ):
+        """foreign: where services say whose code they run."""
         self._broker = broker
         self._selector = selector
         self._announcer = announcer
         self._children = children
+        self._foreign = foreign
         self._host = socket.gethostname()
         self._watcher: PollableWatcher | None = None
 
@@ -120,11 +129,17 @@ class Health:
         if not child.is_up or child.status is None:
             return
         busy = child.status.busy
-        pulse = watching.Pulse(
-            silent_s=0.0 if child.silent_since is None else max(now - child.silent_since, 0.001),
-            overdue_s=None if busy is None else self._broker.now() - busy.until,
-        )
+        silent_s = 0.0 if child.silent_since is None else max(now - child.silent_since, 0.001)
+        overdue_s = None if busy is None else self._broker.now() - busy.until
         doing = f" (busy: {busy.what})" if busy is not None else ""
+        # Only one thread at a time holds the interpreter: if that is why nothing is heard, it is the one that began last.
+        foreign = calls_of(self._foreign, child.role, child.pid) if silent_s else []
+        if foreign:
+            # By the clock of this host, as it is written there.
+            late_s = time.time() - foreign[-1].until
+            overdue_s = late_s if overdue_s is None else max(overdue_s, late_s)
+            doing += f" (it is in the code of {foreign[-1]})"
+        pulse = watching.Pulse(silent_s, overdue_s)
         name = f"{child.role} (process {child.pid})"
         match watching.judge(pulse):
             case watching.Verdict.SILENT if not child.was_told_silent:

@@ -8,7 +8,7 @@ Pure: times come in as arguments (seconds of one monotonic clock, except where s
 | ran for ten seconds before it ended | the count starts anew |
 | exit code 3 (another instance took the role over) | start again after 5 s: it becomes the stand-by |
 | silent for 2 s | say so, in the status and as an alarm |
-| silent, in a call that may take until T | kill 5 s after T |
+| silent, in a call that may take until T, or in the code of a plugin that should be back by T | kill 5 s after T |
 | silent without such a call | kill after 30 s |
 | alive, but its long call is 30 s past its T | kill |
 """
@@ -70,7 +70,8 @@ class Pulse:
     """What is known of a process that should be sending heartbeats.
 
     silent_s: since the first look that found no heartbeat; 0 if there is one.
-    overdue_s: how long ago the `busy.until` of its last heartbeat passed; negative if it has not, None without.
+    overdue_s: how long ago the end of its call passed (the `busy.until` of its last heartbeat, or that of a plugin's code);
+    negative if it has not, None without.
     """
 
     silent_s: float

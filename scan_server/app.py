@@ -6,12 +6,15 @@ What the workers are told, they are told after that batch is written. Workers ru
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import itertools
 import logging
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.metadata import EntryPoint
 from typing import Any, TypeVar, cast
 
 from pydantic import ValidationError
@@ -23,6 +26,7 @@ from bec_lib.devices.registry import Registry
 from bec_lib.endpoints import DAY, Endpoint, MessageEndpoints
 from bec_lib.errors import BECError, MessageError, ParameterError, ReasonCode
 from bec_lib.file_paths import file_target
+from bec_lib.foreign import CLEANING_UP, IMPORTING, WORKING_OUT, ForeignCall
 from bec_lib.messages import (
     BeamlineStateRequestMessage,
     ClientHelloMessage,
@@ -57,22 +61,24 @@ from bec_lib.messages import (
 from bec_lib.scans import Scan, Steps, Wait
 from bec_lib.scans.signature import BoundCall
 from bec_lib.service import Event, Service, ThreadedInbox
+from bec_lib.service.foreign_code import ForeignCode, Slot, folder_of
+from scan_server import blame, queue_log
 from scan_server import queue as q
-from scan_server import queue_log
 from scan_server import session as s
 from scan_server.answers import Answers
-from scan_server.assembler import Assembled, assemble, devices_needed
+from scan_server.assembler import Assembled, assemble, devices_needed, plan_on_record
 from scan_server.catalogue import Catalogue, load_catalogue
 from scan_server.conditions import Conditions
 from scan_server.dry_run import plan_of
 from scan_server.guard import Rejected, check, is_name
 from scan_server.learning import Learning
-from scan_server.reload import Reloaded, prints_of, reload_plugins
+from scan_server.reload import OURS, Reloaded, prints_of, reload_plugins
 from scan_server.restore import (
     TAKEN_UP,
     Traces,
     answers_of,
     count_committed,
+    ends_of,
     highest_number_in_files,
     highest_number_in_redis,
     patiently,
@@ -81,6 +87,7 @@ from scan_server.restore import (
 from scan_server.run import Order, Resumed
 from scan_server.worker import (
     LOOK_S,
+    Break,
     Command,
     Held,
     Run,
@@ -103,6 +110,9 @@ ABSENT_S = 10.0
 PLUGIN_S = 1.0
 # How long plugins may take to be imported again.
 RELOAD_S = 30.0
+# How long a scan's code may take for a step. If it takes longer and nothing else runs in this process, because it holds
+# the interpreter's lock, the supervisor ends the process.
+STEP_S = 10.0
 # A worker that was told to stop and has been in a scan's code for so long is replaced.
 STUCK_S = 3.0
 _MAX_STUCK = 4
@@ -147,7 +157,15 @@ class ScanServer:
         self._broker = service.broker
         self._inbox = cast(ThreadedInbox, service.inbox)
         self._servers = list(service.config.device_servers)
-        self._catalogue = catalogue or load_catalogue()
+        self._foreign = ForeignCode(folder_of(service.config.state_folder), service.name, service.instance)
+        self._left_behind = self._foreign.left_behind()
+        self._lives_before = self._ends_before()
+        self._blame = blame.Blame()
+        # Scans whose code is not ours, while they run.
+        self._slots: dict[str, Slot] = {}
+        self._catalogue = catalogue or load_catalogue(
+            around=self._importing, without=blame.not_to_import(self._lives_before)
+        )
         self._prints = prints_of(self._catalogue)
         self._reload: Reload | None = None
         self._state = q.State()
@@ -186,6 +204,9 @@ class ScanServer:
     def start(self) -> None:
         """Take up what an earlier life has left, publish the catalogue, and follow the clients."""
         self._cursors = self._service.cursors()
+        # Those that have ended since the plugins were imported, too.
+        self._left_behind = self._foreign.left_behind()
+        self._lives_before = self._ends_before()
         self._load_session()
         self._learning.load()
         self._start_epochs()
@@ -197,6 +218,7 @@ class ScanServer:
         self._conditions.start()
         self._restore(turn)
         self._commit(turn, before, always=True)
+        self._forget_lives_before()
         hellos = self._broker.entries(MessageEndpoints.client_hello)
         for item in hellos:
             if isinstance(item, Delivery):
@@ -263,6 +285,7 @@ class ScanServer:
         self._conditions.stop()
         for worker in self._workers.values():
             worker.stop()
+        self._foreign.close()
 
     # One turn
 
@@ -310,7 +333,11 @@ class ScanServer:
 
     def _rest(self) -> dict[str, Any]:
         change = self._change
-        return {"change": None if change is None else [change.request_id, change.client_id, change.user]}
+        rest: dict[str, Any] = {
+            "change": None if change is None else [change.request_id, change.client_id, change.user]
+        }
+        blamed = blame.to_plain(self._blame)
+        return {**rest, "blame": blamed} if blamed else rest
 
     def _take(self, event: Event, turn: Turn) -> None:
         match event:
@@ -341,6 +368,7 @@ class ScanServer:
                 self._take_malformed(event, turn)
             case RunEnded():
                 self._assembled.pop(event.scan_id, None)
+                self._forget_code(event.scan_id)
                 self._told_to_stop.pop(event.queue, None)
                 found = self._state.find(event.scan_id)
                 if found is not None:
@@ -497,6 +525,11 @@ class ScanServer:
             return
         if self._reload is not None and self._reload.request.request_id == request.request_id:
             return
+        why = self._blame.requests.get(request.request_id)
+        if why is not None:
+            self._blame = blame.forget(self._blame, requests=[request.request_id])
+            self._refuse(request, Rejected(ReasonCode.INTERNAL, f"this cannot be done: {why}"), turn)
+            return
         match request:
             case ScanQueueMessage():
                 self._submit(request, delivery.user, turn)
@@ -532,24 +565,24 @@ class ScanServer:
         if request.action is QueueAction.EDIT:
             found = self._state.find(request.scan_id) if request.scan_id else None
             if found is not None and found[1].status is ItemState.PENDING:
-                edited = self._edited(found[1], request.parameter)
+                edited = self._edited(found[1], request)
                 if isinstance(edited, Rejected):
                     self._refuse(request, edited, turn)
                     return
                 command = replace(command, edited=edited)
         self._apply(command, turn)
 
-    def _edited(self, item: q.Item, changes: Mapping[str, Any]) -> q.Item | Rejected:
+    def _edited(self, item: q.Item, edit: ScanQueueModificationMessage) -> q.Item | Rejected:
         """The item with another request in the place of its own, checked and worked out as if it were new."""
         try:
-            request = edited_request(item.request, changes)
+            request = edited_request(item.request, edit.parameter)
         except ParameterError as error:
             return Rejected(error.reason, error.message)
         refusal = self._check(request)
         if refusal is not None:
             return refusal
         self._refresh(self._devices_of(request))
-        assembled = self._assemble(request)
+        assembled = self._assemble(request, request_id=edit.request_id)
         if isinstance(assembled, Rejected):
             return assembled
         return self._item(request, assembled, item.user, item.scan_id, item.submitted)
@@ -584,7 +617,7 @@ class ScanServer:
         if refusal is not None:
             self._refuse(request, refusal, turn)
             return
-        assembled = self._assemble(request)
+        assembled = self._assemble(request, request_id=request.request_id)
         if isinstance(assembled, Rejected):
             self._refuse(request, assembled, turn)
             return
@@ -607,7 +640,11 @@ class ScanServer:
         return refusal
 
     def _answer_dry_run(self, request: ScanQueueMessage, assembled: Assembled, turn: Turn) -> None:
-        plan = self._in_time(request, lambda: plan_of(assembled, self._registry, self._learning.learned))
+        plan = self._in_time(
+            request,
+            lambda: plan_of(assembled, self._registry, self._learning.learned),
+            request_id=request.request_id,
+        )
         if isinstance(plan, Rejected):
             self._refuse(request, plan, turn)
             return
@@ -671,27 +708,49 @@ class ScanServer:
         if resumed is None:
             self._learning.begins(item.scan_id, assembled)
         worker = self._worker(start.queue)
-        turn.afterwards.append(lambda: worker.post(Run(order, assembled, resumed)))
+        mark = self._slot_for(item)
+        turn.afterwards.append(lambda: worker.post(Run(order, assembled, resumed, mark)))
 
     def _assemble_again(self, item: q.Item) -> Assembled | Rejected:
         """The world has moved on since the item was submitted: work it out from what is now."""
         request = item.request
+        if not self._blame.may(item.scan_id, WORKING_OUT):
+            return Rejected(ReasonCode.INTERNAL, self._blame.why(item.scan_id))
         refusal = self._check(request)
         if refusal is not None:
             return refusal
         self._refresh(self._devices_of(request))
-        return self._assemble(request, item.start or None)
+        return self._assemble(request, item.start or None, scan_id=item.scan_id)
 
     def _assemble(
-        self, request: ScanQueueMessage, start: Mapping[str, float] | None = None
+        self,
+        request: ScanQueueMessage,
+        start: Mapping[str, float] | None = None,
+        *,
+        request_id: str = "",
+        scan_id: str = "",
     ) -> Assembled | Rejected:
-        """Work a request out."""
+        """Work a request out. request_id: it is not accepted yet; scan_id: it is."""
         kind = self._catalogue.classes[request.scan_type]
         modification = self._catalogue.modifications.get(request.scan_type)
-        return self._in_time(request, lambda: assemble(kind, request, self._registry, start, modification))
+        return self._in_time(
+            request,
+            lambda: assemble(kind, request, self._registry, start, modification),
+            request_id=request_id,
+            scan_id=scan_id,
+        )
 
-    def _in_time(self, request: ScanQueueMessage, call: Callable[[], T | Rejected]) -> T | Rejected:
-        """A plugin's code runs in a thread that is left alone if it does not come back."""
+    def _in_time(
+        self,
+        request: ScanQueueMessage,
+        call: Callable[[], T | Rejected],
+        *,
+        request_id: str = "",
+        scan_id: str = "",
+    ) -> T | Rejected:
+        """A plugin's code runs in a thread that is left alone if it does not come back. It is noted whose it is, and for
+        which request or scan, in case that it ends the process.
+        """
         info = self._catalogue.infos[request.scan_type]
         if self._catalogue.is_ours(request.scan_type):
             return _guarded(request.scan_type, call)
@@ -703,11 +762,18 @@ class ScanServer:
                 "server when the plugin is mended",
             )
         made: list[T | Rejected] = []
-        thread = threading.Thread(
-            target=lambda: made.append(_guarded(request.scan_type, call)),
-            name=f"assemble-{request.scan_type}",
-            daemon=True,
+        slot = self._foreign.slot(
+            ForeignCall(self._whose(info), info.plugin, request_id, scan_id, patience_s=PLUGIN_S)
         )
+
+        def work() -> None:
+            result = _guarded(request.scan_type, call)
+            slot.leave()
+            self._foreign.free(slot)
+            made.append(result)
+
+        thread = threading.Thread(target=work, name=f"assemble-{request.scan_type}", daemon=True)
+        slot.enter(WORKING_OUT)
         thread.start()
         thread.join(PLUGIN_S)
         if made:
@@ -724,7 +790,10 @@ class ScanServer:
         if worker is None or found is None:
             return
         since = worker.working_since
-        if since is None or now - since < STUCK_S:
+        if since is None:
+            return
+        if now - since < STUCK_S:
+            self._told_to_stop[name] = (since + STUCK_S, tell)
             return
         item = found[1]
         assembled = self._assembled.get(item.scan_id)
@@ -738,17 +807,23 @@ class ScanServer:
             self._apply(q.Ended(item.scan_id), turn)
             return
         traces = traces_of(self._broker, item.scan_id, item.request.client_id, is_scan=item.is_scan)
-        ending = replace(assembled, scan=_NothingMore(BoundCall((), {})), hooks=None)
+        # What of modifiers is to be done at the end is done, unless it is that which does not return.
+        slot = self._slots.pop(item.scan_id, None)
+        hooks = None if slot is not None and slot.where == CLEANING_UP else assembled.hooks
+        ending = replace(assembled, scan=_NothingMore(BoundCall((), {})), hooks=hooks, is_over=True)
+        mark = self._slot_for(item) if hooks else None
         message = f"{tell.message}; its code had not returned for {now - since:.0f} s"
         successor = self._worker(name)
         order = self._order(item)
         resumed = traces.resumed if item.is_scan else None
 
         def hand_over() -> None:
-            successor.post(Run(order, ending, resumed))
+            successor.post(Run(order, ending, resumed, mark))
             successor.post(Command(item.scan_id, tell.action, message))
 
         turn.afterwards.append(hand_over)
+        if hooks is not None:
+            self._told_to_stop[name] = (now + 2 * STUCK_S, tell)
 
     def _order(self, item: q.Item) -> Order:
         request = item.request
@@ -1021,9 +1096,12 @@ class ScanServer:
         self._reload = reload
         catalogue, prints = self._catalogue, self._prints
 
+        def around(point: EntryPoint) -> contextlib.AbstractContextManager[None]:
+            return self._importing(point, request.request_id)
+
         def load() -> None:
             try:
-                reload.done = reload_plugins(catalogue, prints)
+                reload.done = reload_plugins(catalogue, prints, around=around)
             except BaseException as error:
                 log.exception("the plugins could not be reloaded")
                 reload.done = f"{type(error).__name__}: {error}"
@@ -1055,6 +1133,63 @@ class ScanServer:
             turn,
         )
 
+    # Code that is not ours
+
+    @contextlib.contextmanager
+    def _importing(self, point: EntryPoint, request_id: str = "") -> Iterator[None]:
+        if point.value.partition(":")[0].partition(".")[0] in OURS:
+            yield
+            return
+        slot = self._foreign.slot(
+            ForeignCall(
+                f"the plugin {point.name} ({point.value})", point.name, request_id, patience_s=RELOAD_S
+            )
+        )
+        slot.enter(IMPORTING)
+        try:
+            yield
+        finally:
+            slot.leave()
+            self._foreign.free(slot)
+
+    def _whose(self, info: ScanInfo) -> str:
+        file = ""
+        with contextlib.suppress(OSError, TypeError):
+            file = f", {inspect.getfile(self._catalogue.classes[info.name])}"
+        return f"the scan {info.name} ({_concerned(info)}{file})"
+
+    def _slot_for(self, item: q.Item) -> Slot | None:
+        """To note when the scan's code runs; None if all of it is ours."""
+        info = self._catalogue.infos[item.request.scan_type]
+        if self._catalogue.is_ours(info.name):
+            return None
+        slot = self._foreign.slot(
+            ForeignCall(self._whose(info), info.plugin, scan_id=item.scan_id, patience_s=STEP_S)
+        )
+        self._slots[item.scan_id] = slot
+        return slot
+
+    def _forget_code(self, scan_id: str) -> None:
+        """The scan has ended."""
+        slot = self._slots.pop(scan_id, None)
+        if slot is not None:
+            self._foreign.free(slot)
+        self._blame = blame.forget(self._blame, scans=[scan_id])
+
+    def _ends_before(self) -> list[blame.Life]:
+        """How earlier lives ended that have left something behind."""
+        if not any(left.calls for left in self._left_behind):
+            return []
+        ends = patiently(self._broker, lambda: ends_of(self._broker, self._service.name))
+        return [blame.Life(left.life, ends.get(left.pid, ""), left.calls) for left in self._left_behind]
+
+    def _forget_lives_before(self) -> None:
+        """What follows from how earlier lives ended is on record now."""
+        for left in self._left_behind:
+            with contextlib.suppress(OSError):
+                left.path.unlink()
+        self._left_behind = []
+
     # After a restart
 
     def _restore(self, turn: Turn) -> None:
@@ -1075,6 +1210,7 @@ class ScanServer:
         )
         self._revision = int(raw.get("revision", 0))
         self._state = replace(state, last_number=highest)
+        self._restore_blame(raw.get("blame") or {})
         self._apply(q.Held(self._conditions.holds), turn)
         if raw.get("change"):
             self._take_up_change(*raw["change"], turn=turn)
@@ -1084,6 +1220,21 @@ class ScanServer:
         if self._change is None:
             # What was pending may start, if nothing stands before it.
             self._apply(q.Configuring(""), turn)
+
+    def _restore_blame(self, raw: dict[str, Any]) -> None:
+        try:
+            known = blame.from_plain(raw)
+        except (KeyError, TypeError, ValueError) as error:
+            log.error("which code has ended the scan server before cannot be read: %s", error)
+            known = blame.Blame()
+        known = blame.blame(known, self._lives_before)
+        over = [scan_id for scan_id in known.scans if self._state.find(scan_id) is None]
+        self._blame = blame.forget(known, scans=over)
+        for life in self._lives_before:
+            for call in life.calls:
+                self._service.alarm(
+                    Severity.MAJOR, blame.end_in_words(life, call), scan_id=call.scan_id or None
+                )
 
     def _take_up_change(self, request_id: str, client_id: str, user: str = "", *, turn: Turn) -> None:
         """A change of the session that was under way is begun anew, because nobody knows how far it came."""
@@ -1128,7 +1279,11 @@ class ScanServer:
         self._worker(name)
         traces = traces_of(self._broker, item.scan_id, item.request.client_id, is_scan=item.is_scan)
         if traces.over:
+            self._forget_code(item.scan_id)
             self._apply(q.Ended(item.scan_id), turn)
+            return
+        if self._blame.why(item.scan_id):
+            self._end_blamed(name, item, traces, turn)
             return
         policy = self._service.config.recovery
         code_hash = self._catalogue.code_hashes.get(item.request.scan_type, "")
@@ -1188,6 +1343,41 @@ class ScanServer:
             )
             command = Command(item.scan_id, action, message)
             turn.afterwards.append(lambda: worker.post(command))
+
+    def _end_blamed(self, name: str, item: q.Item, traces: Traces, turn: Turn) -> None:
+        """A scan whose code ends the scan server is not run again, but cleaned up after: its motors go back, its devices
+        are unstaged, and modifiers may do what they do at an end, as long as it is not that which ends the scan server.
+        """
+        why = self._blame.why(item.scan_id)
+        log.error("%s is ended: %s", item.label, why)
+        if not item.is_scan or traces.intent is None:
+            self._close(item, None, turn)
+            self._service.alarm(Severity.MAJOR, f"{item.label}: {why}", scan_id=item.scan_id)
+            self._done(item, ReasonCode.INTERNAL, f"{item.label}: {why}", turn)
+            self._forget_code(item.scan_id)
+            self._apply(q.Ended(item.scan_id), turn)
+            return
+        assembled: Assembled | Rejected | None = None
+        if self._blame.may(item.scan_id, CLEANING_UP):
+            assembled = self._assemble_again(item)
+        plan = (
+            assembled.plan
+            if isinstance(assembled, Assembled)
+            else plan_on_record(traces.intent, item.start, item.owned, self._registry)
+        )
+        hooks = assembled.hooks if isinstance(assembled, Assembled) else None
+        order = self._order(item)
+        ending = Assembled(_NothingMore(BoundCall((), {})), plan, hooks, is_over=True)
+        mark = self._slot_for(item) if hooks else None
+        worker = self._worker(name)
+        error = ErrorInfo(error_message=why, code=ReasonCode.INTERNAL)
+
+        def end() -> None:
+            worker.post(Run(order, ending, replace(traces.resumed, paused=False), mark))
+            worker.post(Break(item.scan_id, error))
+
+        self._assembled[item.scan_id] = ending
+        turn.afterwards.append(end)
 
     def _is_fatal(self, item: q.Item, traces: Traces, turn: Turn) -> bool:
         """Does the scan server end whenever it runs this scan, be it that the scan's code ends the process?"""

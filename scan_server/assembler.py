@@ -15,7 +15,7 @@ import numpy as np
 from bec_lib.devices import InterruptPolicy
 from bec_lib.devices.registry import DeviceRecord, Registry
 from bec_lib.errors import BECError, ReasonCode
-from bec_lib.messages import ReadoutGroups, ScanInfo, ScanQueueMessage
+from bec_lib.messages import ReadoutGroups, ScanInfo, ScanQueueMessage, ScanStatusMessage
 from bec_lib.scans import Exposure, Label, Scan, describe_scan
 from bec_lib.scans.modifier import Hooks, Modification, hooks_of
 from bec_lib.scans.signature import BoundCall, bind, devices_of_call
@@ -60,11 +60,14 @@ class ScanPlan:
 
 @dataclass(frozen=True)
 class Assembled:
-    """A scan that may run, and its plan. hooks: the modifiers that have steps for it."""
+    """A scan that may run, and its plan. hooks: the modifiers that have steps for it; is_over: it is only to be ended,
+    and of their steps those of the clean-up are made.
+    """
 
     scan: Scan
     plan: ScanPlan
     hooks: Hooks | None = None
+    is_over: bool = False
 
 
 def devices_needed(info: ScanInfo, request: ScanQueueMessage) -> list[str]:
@@ -103,9 +106,6 @@ def assemble(
             if (problem := devices[motor].move_problem())
         ]
         problems += [(ReasonCode.INVALID_ARGUMENT, problem) for problem in scan.problems()]
-        if not problems and scan.is_relative:
-            problems = [
-                (
         problems += [
             (
                 ReasonCode.CONFIG,
@@ -114,6 +114,9 @@ def assemble(
             for label in scan.point_labels
             if label in devices
         ]
+        if not problems and scan.is_relative:
+            problems = [
+                (
                     ReasonCode.WRONG_STATE,
                     f"{name} is relative, and where {motor} stands is not known yet; read it first, or give "
                     "absolute positions.",
@@ -178,13 +181,49 @@ def assemble(
             server_of=server_of,
             devices=records | {device: devices[device] for device in used},
             exposure=exposure,
+            labels=dict(scan.point_labels),
             parameters=call.parameters,
             estimated_s=_estimate(scan, num_points, exposure),
             config_hash=devices.hash,
-            labels=dict(scan.point_labels),
             session_version=devices.version,
         ),
         hooks,
+    )
+
+
+def plan_on_record(
+    intent: ScanStatusMessage, start: Mapping[str, float], owned: Sequence[str], devices: Registry
+) -> ScanPlan:
+    """As much of a scan's plan as is known without its code: enough to end it. intent: its `open`; start: where its
+    motors stood. Devices that are not in the session any more are left out.
+    """
+    groups = intent.readout.model_copy(
+        update={
+            name: [device for device in getattr(intent.readout, name) if device in devices]
+            for name in ("monitored", "baseline", "on_request", "async_")
+        }
+    )
+    motors = tuple(name for name in intent.motors if name in devices)
+    kept = tuple(name for name in owned if name in devices)
+    involved = dict.fromkeys([*motors, *groups.monitored, *groups.async_, *groups.baseline, *kept])
+    server_of = {name: devices[name].server for name in involved}
+    return ScanPlan(
+        motors=motors,
+        shape=tuple(intent.shape),
+        num_points=intent.num_points,
+        relative=intent.relative,
+        returns_to_start=intent.relative,
+        start={name: start[name] for name in motors if name in start},
+        groups=groups,
+        triggered=tuple(devices.triggered(groups)),
+        owned=kept,
+        servers=tuple(dict.fromkeys(server_of.values())) or ("main",),
+        server_of=server_of,
+        devices={name: devices[name] for name in motors},
+        parameters=intent.scan_parameters,
+        estimated_s=intent.estimated_s,
+        config_hash=intent.config_hash,
+        session_version=devices.version,
     )
 
 

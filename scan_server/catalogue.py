@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from importlib.metadata import EntryPoint
-from typing import cast
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 from bec_lib.errors import PluginError
@@ -53,14 +54,21 @@ class Catalogue:
         return self.infos[scan].plugin == BUILTIN and scan not in self.modifications
 
 
-def load_catalogue(found: Iterable[EntryPoint] | None = None) -> Catalogue:
+def load_catalogue(
+    found: Iterable[EntryPoint] | None = None,
+    *,
+    around: Callable[[EntryPoint], AbstractContextManager[Any]] = nullcontext,
+    without: Mapping[str, str] | None = None,
+) -> Catalogue:
     """All scans of all plugins, ours first. A name that is taken stays with whoever had it; the other is reported.
 
-    found: entry points of both groups; None: those of this environment.
+    found: entry points of both groups; None: those of this environment. around, without: as in `load_plugins`.
     """
     points = None if found is None else list(found)
-    scans, failed = load_plugins(SCANS, _of_group(points, SCANS))
-    modifying, also = load_plugins(SCAN_MODIFIERS, _of_group(points, SCAN_MODIFIERS))
+    scans, failed = load_plugins(SCANS, _of_group(points, SCANS), around=around, without=without)
+    modifying, also = load_plugins(
+        SCAN_MODIFIERS, _of_group(points, SCAN_MODIFIERS), around=around, without=without
+    )
     for plugin, reason in also.items():
         _note(failed, plugin, reason)
     return make_catalogue(scans, modifying, failed)

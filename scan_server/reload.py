@@ -10,11 +10,13 @@ import hashlib
 import importlib
 import linecache
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from bec_lib.messages import PluginsReloaded
 from bec_lib.plugins import SCAN_MODIFIERS, SCANS, Plugin, load_plugins
@@ -61,11 +63,16 @@ def prints_of(catalogue: Catalogue) -> dict[str, str]:
 
 
 def reload_plugins(
-    old: Catalogue, prints: dict[str, str], found: Iterable[EntryPoint] | None = None
+    old: Catalogue,
+    prints: dict[str, str],
+    found: Iterable[EntryPoint] | None = None,
+    *,
+    around: Callable[[EntryPoint], AbstractContextManager[Any]] = nullcontext,
 ) -> Reloaded:
     """Import all plugins of others again. prints: `prints_of` the old catalogue when it was loaded.
 
-    found: entry points of both groups; None: those of this environment, as it is now.
+    found: entry points of both groups; None: those of this environment, as it is now. around: what holds while one of
+    them is imported.
     """
     importlib.invalidate_caches()
     linecache.checkcache()
@@ -75,8 +82,10 @@ def reload_plugins(
     before = [*old.scans, *old.modifying]
     packages = ({_top(point.value) for point in points} | {_package(plugin) for plugin in before}) - OURS
     saved = {name: sys.modules.pop(name) for name in _modules(packages)}
-    scans, failed = load_plugins(SCANS, [point for point in points if point.group == SCANS])
-    modifying, also = load_plugins(SCAN_MODIFIERS, [p for p in points if p.group == SCAN_MODIFIERS])
+    scans, failed = load_plugins(SCANS, [point for point in points if point.group == SCANS], around=around)
+    modifying, also = load_plugins(
+        SCAN_MODIFIERS, [p for p in points if p.group == SCAN_MODIFIERS], around=around
+    )
     for name, reason in also.items():
         failed[name] = f"{failed[name]}; {reason}" if name in failed else reason
     there = {point.name for point in points}

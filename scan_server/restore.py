@@ -23,6 +23,7 @@ from bec_lib.messages import (
     ScanJournalMessage,
     ScanSchemaMessage,
     ScanStatusMessage,
+    SupervisorMessage,
 )
 from scan_server.run import Counted, Resumed
 
@@ -180,6 +181,17 @@ def answers_of(broker: Broker, client_id: str) -> list[RequestResponseMessage]:
         for item in broker.entries(MessageEndpoints.request_response(client_id))
         if isinstance(item, Delivery) and isinstance(item.message, RequestResponseMessage)
     ]
+
+
+def ends_of(broker: Broker, role: str) -> dict[int, str]:
+    """Process id -> how it ended, of the processes of a role, as the supervisor has told: "killed by SIGSEGV"."""
+    found = broker.entries(MessageEndpoints.supervisor_events, count=_STATUS_ENTRIES, newest=True)
+    messages: list[SupervisorMessage] = [item.message for item in found if isinstance(item, Delivery)]
+    return {
+        m.pid: m.reason.partition(" (")[0] if m.exit_code is None else f"ended with code {m.exit_code}"
+        for m in messages
+        if m.service == role and m.event == "ended"
+    }
 
 
 def highest_number_in_redis(broker: Broker) -> int:

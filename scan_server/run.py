@@ -33,12 +33,13 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from bec_lib.endpoints import Endpoint, MessageEndpoints
 from bec_lib.errors import BECError, ParameterError, ReasonCode
+from bec_lib.foreign import CLEANING_UP
 from bec_lib.messages import (
     AlarmMessage,
     CallDevice,
@@ -207,6 +208,26 @@ class Finish:
 
 Effect = Append | Put | Count | Recall | Ask | Finish
 
+
+class CodeMark(Protocol):
+    """Told when the scan's code, or a modifier's, begins and ends to run: so that it is known if it ends the process."""
+
+    def enter(self, where: int) -> None:
+        """where: a step (>= 0), or CLEANING_UP."""
+
+    def leave(self) -> None: ...
+
+
+class Unmarked:
+    """For code that is ours."""
+
+    def enter(self, where: int) -> None:
+        pass
+
+    def leave(self) -> None:
+        pass
+
+
 Action = (
     StageDevices
     | UnstageDevices
@@ -259,9 +280,12 @@ class ScanRun:
         *,
         resumed: Resumed | None = None,
         hooks: Hooks | None = None,
+        is_over: bool = False,
+        mark: CodeMark | None = None,
         chunk: int = CHUNK,
         window: int = WINDOW,
     ):
+        """is_over: it is only to be ended, so that of the hooks the clean-up alone is run."""
         self.order = order
         self.plan = plan
         self.phase = Phase.STAGING
@@ -279,12 +303,14 @@ class ScanRun:
         self._groups: deque[list[_Sent]] = deque()
         self._backlog: deque[_Sent] = deque()
         self._walk: _Walk | None = None
-        self._hooks = hooks
+        self._hooks = None if is_over else hooks
+        self._cleaning = hooks
+        self._mark: CodeMark = mark or Unmarked()
         # What the scan server does itself: what comes next of it, what has been begun, and must all be answered first?
         self._due: Original | None = None
         self._entered: set[str] = set()
         self._barrier = False
-        self._steps = _steps_of(scan) if hooks is None else hooks.steps(scan)
+        self._steps = _steps_of(scan) if self._hooks is None else self._hooks.steps(scan)
         self._step = -1
         self._begun = False
         self._exhausted = False
@@ -317,6 +343,8 @@ class ScanRun:
         self._staged: dict[str, StagedDevice] = {}
         self._schema: ScanSchemaMessage | None = resumed.schema if resumed else None
         self._resumed = resumed
+        # An earlier life of it may have moved its motors.
+        self._is_resumed = resumed is not None
         self._journal: Mapping[int, Any] = resumed.journal if resumed else {}
         self._skip = 0
         self._skipped_moves: dict[str, Any] = {}
@@ -858,6 +886,7 @@ class ScanRun:
         """Take the generator's next step and send what it needs. False if the run left RUNNING by it."""
         result, self._result = self._result, None
         self._step += 1
+        self._mark.enter(self._step)
         try:
             step = self._steps.send(result if self._begun else None)
             self._begun = True
@@ -880,6 +909,8 @@ class ScanRun:
             )
             self._stop(ScanState.ABORTED, "alarm", text, ReasonCode.INTERNAL, info)
             return False
+        finally:
+            self._mark.leave()
         problem = self._problem_of(step)
         if problem:
             self._stop(ScanState.ABORTED, "alarm", problem, ReasonCode.LIMIT)
@@ -1366,19 +1397,22 @@ class ScanRun:
         self._awaited = None
         self._awaits_all = False
         self.wake_at = None
+        self._mark.enter(CLEANING_UP)
         try:
             self._steps.close()
         except BaseException:  # noqa: BLE001 - a user's scan that will not end; it is not asked again
             self._exhausted = True
+        finally:
+            self._mark.leave()
         self._control(ControlKind.STOP, self._epoch)
         self._epoch = next(self._epochs)
         self._due = None
         self._barrier = False
         if not self.order.is_scan:
             return
-        if with_return and self._hooks is not None:
-            self._run_cleanup(self._hooks)
-        if with_return and self._returns and self._begun:
+        if with_return and self._cleaning is not None:
+            self._run_cleanup(self._cleaning)
+        if with_return and self._returns and (self._begun or self._is_resumed):
             for sent in self._moves(self._returns):
                 self._send(sent.server, sent.action)
         for server in self.plan.servers:
@@ -1386,6 +1420,7 @@ class ScanRun:
 
     def _run_cleanup(self, hooks: Hooks) -> None:
         """What modifiers want to be done after an abort. Nothing waits for results, as nothing is to stop it any more."""
+        self._mark.enter(CLEANING_UP)
         try:
             for step in hooks.cleanup():
                 if isinstance(step, Call):
@@ -1398,8 +1433,10 @@ class ScanRun:
                         self._send(sent.server, sent.action)
                 else:
                     raise TypeError(f"{type(step).__name__} is no step of a clean-up; Move and Call are")
-        except Exception as error:  # noqa: BLE001 - a plugin's code; the rest of the clean-up goes on
+        except BaseException as error:  # noqa: BLE001 - a plugin's code; the rest of the clean-up goes on
             self._message = f"{self._message}; a modifier's clean-up failed: {type(error).__name__}: {error}"
+        finally:
+            self._mark.leave()
 
     def _halt(self, message: str, moment: Moment) -> None:
         if self.phase is Phase.ENDED:

@@ -26,6 +26,7 @@ from scan_server.run import (
     GIVE_UP_S,
     Append,
     Ask,
+    CodeMark,
     Count,
     Counted,
     Effect,
@@ -47,11 +48,20 @@ LOOK_S = 0.4
 
 @dataclass(frozen=True)
 class Run:
-    """From the main thread: run this. then: commands that were given before a restart."""
+    """From the main thread: run this. mark: for code that is not ours."""
 
     order: Order
     assembled: Assembled
     resumed: Resumed | None = None
+    mark: CodeMark | None = None
+
+
+@dataclass(frozen=True)
+class Break:
+    """From the main thread: the scan that runs cannot go on, for this reason."""
+
+    scan_id: str
+    error: ErrorInfo
 
 
 @dataclass(frozen=True)
@@ -153,7 +163,7 @@ class Worker:
         self._thread.start()
         return self
 
-    def post(self, order: Run | Command | Held | Stop) -> None:
+    def post(self, order: Run | Break | Command | Held | Stop) -> None:
         """From any thread."""
         self._inbox.post(order)
 
@@ -201,6 +211,8 @@ class Worker:
                         self._epochs,
                         resumed=event.resumed,
                         hooks=event.assembled.hooks,
+                        is_over=event.assembled.is_over,
+                        mark=event.mark,
                     )
                     effects += self._guarded(ScanRun.begin, moment)
                     effects += self._guarded(ScanRun.held, self._held.why, self._held.since, moment)
@@ -208,6 +220,9 @@ class Worker:
                     self._held = held
                     if self._run is not None:
                         effects += self._guarded(ScanRun.held, held.why, held.since, moment)
+                case Break(scan_id, error):
+                    if self._run is not None and self._run.order.scan_id == scan_id:
+                        effects += self._guarded(ScanRun.broke, error, moment)
                 case Command(scan_id, action, message):
                     if self._run is not None and self._run.order.scan_id == scan_id:
                         effects += self._guarded(ScanRun.command, action, message, moment)

@@ -52,7 +52,7 @@ def catalogue_of_two() -> Catalogue:
 
 @pytest.fixture
 def beamline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Beamline]:
-    def reload(old: Catalogue, prints: dict[str, str]) -> Reloaded:
+    def reload(old: Catalogue, prints: dict[str, str], **_: Any) -> Reloaded:
         if not go.wait(WAIT_S):
             raise TimeoutError
         after = load_catalogue([])

@@ -6,13 +6,16 @@ import os
 import signal
 import subprocess
 import sys
-import time
+import threading
 from typing import Any
 
 import pytest
 
-from bec_lib.errors import BECError, ScanAborted
+from bec_lib.broker import Delivery
+from bec_lib.endpoints import MessageEndpoints
+from bec_lib.errors import BECError, RequestRejected, ScanAborted
 from bec_lib.messages import ScanState
+from deploy import control
 from tests.chaos import oracle
 from tests.chaos.stage import Stage
 from tests.system.processes import wait_until
@@ -60,23 +63,75 @@ def test_a_scan_whose_code_does_not_return_can_be_aborted(stage: Stage, others: 
     with pytest.raises(ScanAborted):
         report.wait(timeout=20)
     assert stage.pids()["scan_server"] == others
+    # Its thread loops on; with it there, nobody could say for certain what ends the process.
+    control.ask(stage.fleet.socket, {"do": "restart", "service": "scan_server"})
+    wait_until(lambda: stage.pids()["scan_server"] not in (0, others), 30.0, "another process")
+    assert stage.wait_until_well() == []
 
 
-def test_a_scan_that_kills_the_scan_server_is_paused_in_the_end_and_can_be_aborted(
-    stage: Stage, others: int
+@pytest.mark.parametrize(
+    ("how", "sentence", "ends"),
+    [
+        ("dies", "the scan server ended with code 3 while it ran the code of the scan bad", 1),
+        ("crashes", "the scan server was killed by SIGSEGV", 1),
+        # That may have come from anybody.
+        ("kills", "the scan server was killed by SIGKILL while it ran the code of the scan bad", 3),
+    ],
+)
+def test_a_scan_whose_code_ends_the_scan_server_is_ended(
+    stage: Stage, others: int, how: str, sentence: str, ends: int
 ) -> None:
-    report = stage.client.scans.bad("kills")
-    wait_until(lambda: report.status == "PAUSED", 30.0, "it is paused")
-    # The scan's state and the queue's are written by two threads, one after the other.
+    before = ends_of_scan_server(stage)
+    report = stage.client.scans.bad(how)
+    with pytest.raises(BECError, match=sentence):
+        report.wait(timeout=90)
+    report.wait_for_file()
+    evidence = stage.evidence(report.scan.scan_id, stage.client.client_id, may_end=(ScanState.ABORTED,))
+    assert oracle.judge_scan(evidence, stage.witnessed()) == []
+    assert stage.num_points(report.scan.scan_id) == 1
+    assert ends_of_scan_server(stage) - before == ends
+
+
+@pytest.mark.parametrize("how", ["dies_early", "crashes_early"])
+def test_a_request_whose_code_ends_the_scan_server_is_refused_and_a_running_scan_goes_on(
+    stage: Stage, others: int, how: str
+) -> None:
+    before = ends_of_scan_server(stage)
+    samx = stage.client.device_manager.devices.samx
+    running = stage.client.scans.line_scan(samx, -0.3, 0.3, steps=41, exp_time=0.02, relative=False)
+    wait_until(lambda: stage.num_points(running.scan.scan_id) >= 3, 20.0, "three points")
+    with pytest.raises(RequestRejected, match=r"the scan bad \(plugin chaos.*it is not tried again"):
+        stage.client.scans.bad(how)
+    running.wait(timeout=60)
+    evidence = stage.evidence(running.scan.scan_id, stage.client.client_id)
+    assert oracle.judge_scan(evidence, stage.witnessed()) == []
+    assert ends_of_scan_server(stage) - before == 1
+
+
+def test_a_request_whose_code_holds_the_interpreter_is_shown_and_refused(stage: Stage, others: int) -> None:
+    answers: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            stage.client.scans.bad("holds_early")
+        except BECError as error:
+            answers.append(error)
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
     wait_until(
-        lambda: "has ended 3 times in a row" in stage.client.queue.status["primary"].message, 10.0, "why"
+        lambda: "in the code of the scan bad" in stage.fleet.row("scan_server")["reason"], 30.0, "a name"
     )
-    time.sleep(0.5)
-    pid = stage.pids()["scan_server"]
-    stage.client.queue.request_scan_abortion()
-    with pytest.raises(ScanAborted):
-        report.wait(timeout=20)
-    assert stage.pids()["scan_server"] == pid
+    asking.join(90.0)
+    assert answers and "killed by the supervisor" in str(answers[0])
+    assert "the scan bad (plugin chaos" in str(answers[0])
+
+
+def ends_of_scan_server(stage: Stage) -> int:
+    """How often its process has ended in this fleet."""
+    events = stage.broker.entries(MessageEndpoints.supervisor_events)
+    messages = [item.message for item in events if isinstance(item, Delivery)]
+    return sum(message.service == "scan_server" and message.event == "ended" for message in messages)
 
 
 def test_a_device_that_wants_people_to_be_asked_is_not_used_again_by_itself(stage: Stage) -> None:

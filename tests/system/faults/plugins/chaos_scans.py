@@ -1,6 +1,8 @@
 """Scans with faults of every kind, as a plugin that is installed: what they do must stay theirs."""
 
+import ctypes
 import os
+import re
 import signal
 import sys
 import time
@@ -18,8 +20,19 @@ class Bad(Scan):
 
     scan_name = "bad"
     how: str = parameter(
-        doc="raises, loops, exits, interrupts, is_no_generator, gives_nonsense, kills or well."
+        doc="raises, loops, exits, interrupts, is_no_generator, gives_nonsense, kills, dies, crashes, holds or well; "
+        "dies_early, crashes_early, holds_early: while it is worked out."
     )
+
+    def problems(self) -> list[str]:
+        match self.how:
+            case "dies_early":
+                os._exit(3)
+            case "crashes_early":
+                ctypes.string_at(0)
+            case "holds_early":
+                hold()
+        return super().problems()
 
     @property
     def num_points(self) -> int | None:
@@ -46,3 +59,14 @@ class Bad(Scan):
                 yield "sideways"  # type: ignore[misc]
             case "kills":
                 os.kill(os.getpid(), signal.SIGKILL)
+            case "dies":
+                os._exit(3)
+            case "crashes":
+                ctypes.string_at(0)
+            case "holds":
+                hold()
+
+
+def hold() -> None:
+    """No other thread of the process runs meanwhile, and it takes longer than anybody lives."""
+    re.match(r"(a+)+$", "a" * 200 + "b")
