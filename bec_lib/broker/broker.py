@@ -10,9 +10,10 @@ import logging
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import redis
 from redis.backoff import NoBackoff
@@ -102,6 +103,13 @@ class Lease:
     def __post_init__(self) -> None:
         self.before_commit = f"{self.role}.before_commit"
         self.after_commit = f"{self.role}.after_commit"
+
+
+class Waiting(Protocol):
+    """Who waits for something to come on a connection of its own."""
+
+    def hang_up(self) -> Any:
+        """Give the connection up and make a new one; from any thread."""
 
 
 @dataclass(slots=True)
@@ -213,6 +221,7 @@ class Broker:
         self.endures = False
         self._give_up_at: float | None = None
         self._away_since: float | None = None
+        self._waiting: weakref.WeakSet[Waiting] = weakref.WeakSet()
         # The server's clock less our monotonic one, and when that was found out.
         self._ahead_s: float | None = None
         self._compared = 0.0
@@ -454,9 +463,14 @@ class Broker:
             return self._connect()
         return _connect(self.settings, timeout_s or self.settings.answer_timeout_s)
 
-    def wait_until_reachable(self, timeout_s: float) -> None:
-        """Raises BrokerError with the reason if Redis does not answer in time; a refused log-in fails at
-        once. Compares the clocks.
+    def add_waiting(self, waiting: Waiting) -> None:
+        """Have it connect again whenever another call was not answered. Held weakly."""
+        self._waiting.add(waiting)
+
+    def wait_until_reachable(self, timeout_s: float, *, though_silent: bool = True) -> None:
+        """Raises BrokerError with the reason if Redis does not answer in time; a refused log-in fails at once, and so
+        does, unless `though_silent`, a network that swallows what is sent: that is not a server that is being started.
+        Compares the clocks.
         """
         deadline = self.clock.monotonic() + timeout_s
         delay = 0.01
@@ -467,7 +481,8 @@ class Broker:
                 return
             except BrokerError as error:
                 left = deadline - self.clock.monotonic()
-                if left <= 0 or "log-in" in error.message:
+                is_silent = isinstance(error.__cause__, redis.TimeoutError)
+                if left <= 0 or "log-in" in error.message or (is_silent and not though_silent):
                     raise
                 time.sleep(min(delay, left))
                 delay = min(delay * 2, 0.5)
@@ -560,8 +575,12 @@ class Broker:
                 next_at = self.clock.monotonic() + delay
                 if any(end is not None and next_at > end for end in (deadline, self._give_up_at)):
                     raise
-                # What else lies in the pool is as dead as this one was.
+                # What else lies in the pool is as dead as this one was; and after a cut an old connection takes as long
+                # again to come to life, a new one does not.
                 self.redis.connection_pool.disconnect(inuse_connections=False)
+                if isinstance(error.__cause__, redis.TimeoutError):
+                    for waiting in list(self._waiting):
+                        waiting.hang_up()
                 time.sleep(delay)
                 delay = min(delay * 2, 0.5)
                 continue

@@ -60,6 +60,7 @@ class StreamReader:
         self._client = broker.connect_own(broker.longest_block_s + broker.settings.answer_timeout_s)
         self._client_id: int | None = None
         self._connection: redis.Redis | None = None
+        broker.add_waiting(self)
         self._thread = threading.Thread(target=self._guarded_run, name=name, daemon=True)
 
     def start(self) -> StreamReader:
@@ -87,7 +88,7 @@ class StreamReader:
             wait = 0.0005
             while self._thread.is_alive() and wait < self._broker.longest_block_s:
                 self._thread.join(timeout=min(wait, 0.05))
-                if not self._hang_up():
+                if not self.hang_up():
                     self._wake()
                 wait *= 1.5
         self._client.close()
@@ -114,9 +115,9 @@ class StreamReader:
                 self._broker.redis.client_unblock(self._client_id)
             except redis.RedisError:
                 log.debug("the reader could not be woken; it is made to connect again")
-                self._hang_up()
+                self.hang_up()
 
-    def _hang_up(self) -> bool:
+    def hang_up(self) -> bool:
         """Let a read that waits fail at once, without asking a server that may be out of reach. False if there is no
         socket (yet).
         """

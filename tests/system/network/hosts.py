@@ -60,13 +60,14 @@ class Hosts:
         self.data = self.folder / "data"
         self._settings = {"deployment": f"hosts-{secrets.token_hex(4)}", "data_path": str(self.data)}
         self.client: Any = None
-        self._redis, port = _redis(self.folder / "redis")
+        self._redis, port = redis_on_tcp(self.folder / "redis")
         (self.folder / "password").write_text(PASSWORD + "\n", encoding="utf-8")
         self.server = ("127.0.0.1", port)
         self.relays = {name: Relay(self.server) for name in (*SERVICES, _CLIENT)}
         self.processes: dict[str, subprocess.Popen[str]] = {}
         for name, relay in self.relays.items():
-            self.write_config(name, relay.port)
+            # A person's patience is not what is tried here.
+            self.write_config(name, relay.port, **({"answer_timeout_s": 0.5} if name == _CLIENT else {}))
         self.broker = self.new_broker("eye", port)
         self.told: list[str] = []
 
@@ -240,7 +241,8 @@ class Hosts:
         return left
 
 
-def _redis(folder: Path) -> tuple[subprocess.Popen[bytes], int]:
+def redis_on_tcp(folder: Path) -> tuple[subprocess.Popen[bytes], int]:
+    """A Redis that asks for `PASSWORD`, and its port; it may not answer yet."""
     folder.mkdir()
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = int(free.getsockname()[1])

@@ -49,6 +49,7 @@ class Relay:
         self._is_cut = {True: False, False: False}
         self._latency_s = 0.0
         self._orders: deque[str] = deque()
+        self._asked = threading.Event()
         self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
         self._thread.start()
 
@@ -56,8 +57,13 @@ class Relay:
 
     def cut(self, *, up: bool = True, down: bool = True) -> None:
         """Nothing is forwarded any more to the server (up) or from it (down), and nobody is told."""
+        self._asked.clear()
         self._is_cut = {True: up, False: down}
         self._wake()
+
+    def wait_until_asked(self, timeout_s: float = 20.0) -> None:
+        """Until somebody wants a new connection while the network is cut."""
+        assert self._asked.wait(timeout_s), "nobody wanted a new connection"
 
     def heal(self, *, forgetful: bool = False) -> None:
         """All is forwarded again. forgetful: but for the connections that there are, which stay dead, as behind a
@@ -67,6 +73,10 @@ class Relay:
             self._order("forget")
         self._is_cut = {True: False, False: False}
         self._wake()
+
+    def remember(self) -> None:
+        """What was forgotten lives again: what lies in it is delivered now, after all that was sent since."""
+        self._order("remember")
 
     def delay(self, each_way_s: float) -> None:
         """A longer way, from now on."""
@@ -102,6 +112,9 @@ class Relay:
                         case "forget":
                             forgotten += self._ways
                             self._ways = []
+                        case "remember":
+                            self._ways += forgotten
+                            forgotten = []
                         case "reset":
                             for way in self._ways:
                                 way.source.setsockopt(
@@ -119,7 +132,8 @@ class Relay:
     def _turn(self) -> None:
         poller = select.poll()
         poller.register(self._ears, select.POLLIN)
-        if not any(self._is_cut.values()):
+        is_cut = any(self._is_cut.values())
+        if not (is_cut and self._asked.is_set()):
             poller.register(self._listener, select.POLLIN)
         interest: dict[int, int] = {}
         next_due: float | None = None
@@ -142,7 +156,10 @@ class Relay:
         if self._ears in ready:
             os.read(self._ears, _CHUNK)
         if self._listener.fileno() in ready:
-            self._accept()
+            # While the network is cut it stays in the listener's queue.
+            self._asked.set()
+            if not is_cut:
+                self._accept()
         for way in self._ways:
             if self._is_cut[way.is_up]:
                 continue

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,9 @@ import pytest
 from typer.testing import CliRunner
 
 from bec_client.cli import app
-from bec_lib.errors import DeadlineExceeded
+from bec_lib.endpoints import MessageEndpoints
+from bec_lib.errors import BECError, DeadlineExceeded
+from bec_lib.service.service import EXIT_FENCED
 from tests.system.network.hosts import SERVICES, Hosts
 from tests.system.processes import wait_until
 
@@ -51,9 +53,20 @@ def hosts(shared: Hosts) -> Iterator[Hosts]:
 POSITIONS = np.linspace(-0.5, 0.5, 31)
 
 
-def line(hosts: Hosts) -> Any:
+# More than the device server is given at a time.
+LONG = np.linspace(-0.5, 0.5, 301)
+
+
+def line(hosts: Hosts, positions: np.ndarray = POSITIONS) -> Any:
     """A scan that has five points, and is not near its end."""
-    report = hosts.client.scans.line_scan("samx", -0.5, 0.5, steps=31, exp_time=0.02, relative=False)
+    report = hosts.client.scans.line_scan(
+        "samx",
+        positions[0],
+        positions[-1],
+        steps=len(positions),
+        exp_time=0.02 if len(positions) < 100 else 0.0,
+        relative=False,
+    )
     wait_until(lambda: hosts.num_points(report.scan.scan_id) >= 5, 20.0, "five points")
     return report
 
@@ -76,19 +89,107 @@ def wait_until_shown(hosts: Hosts, role: str) -> float:
 
 @pytest.mark.parametrize(
     ("role", "way"),
-    [*((role, "both") for role in SERVICES), ("device_server", "down"), ("scan_server", "down")],
+    [
+        ("scan_server", "both"),
+        ("scan_server", "answers"),
+        ("device_server", "for ever"),
+        ("scan_bundler", "both"),
+        ("file_writer", "for ever"),
+    ],
 )
 def test_a_service_that_is_cut_off_is_shown_and_goes_on_afterwards(hosts: Hosts, role: str, way: str) -> None:
-    report = line(hosts)
+    """way: answers: only what Redis says is lost, so that what the service says is carried out and said again. for ever: a
+    firewall has forgotten the connections, on which nothing comes any more, not even an end.
+    """
+    report = line(hosts, LONG if role == "scan_server" else POSITIONS)
     pid = hosts.processes[role].pid
-    hosts.relays[role].cut(up=way != "down", down=way != "up")
+    hosts.relays[role].cut(up=way != "answers")
     took = wait_until_shown(hosts, role)
     with pytest.raises(DeadlineExceeded, match=f"the {role.replace('_', ' ')} is silent .not heard for"):
-        report.wait(timeout=1.5)
+        report.wait(timeout=1.2)
     time.sleep(CUT_S)
-    hosts.relays[role].heal()
+    # Points are not waited for before the file is.
+    assert report.done == (role in ("scan_bundler", "file_writer"))
+    hosts.relays[role].heal(forgetful=way == "for ever")
     healed = time.monotonic()
     report.wait(timeout=60)
     print(f"{role} cut {way}: shown after {took:.2f} s, done {time.monotonic() - healed:.2f} s after its end")
-    assert hosts.judge(report.scan.scan_id, POSITIONS) == []
+    assert hosts.judge(report.scan.scan_id, LONG if role == "scan_server" else POSITIONS) == []
     assert hosts.heartbeat(role).pid == pid == hosts.processes[role].pid
+
+
+def test_a_short_cut_of_everybody_costs_nothing_but_the_time(hosts: Hosts) -> None:
+    report = line(hosts)
+    for role in SERVICES:
+        hosts.relays[role].cut()
+    time.sleep(1.0)
+    hosts.heal()
+    report.wait(timeout=60)
+    assert hosts.judge(report.scan.scan_id, POSITIONS) == []
+
+
+def test_with_a_long_way_all_goes_slower_and_well(hosts: Hosts) -> None:
+    for relay in hosts.relays.values():
+        relay.delay(0.02)
+    begun = time.monotonic()
+    report = hosts.client.scans.line_scan("samx", -0.5, 0.5, steps=31, exp_time=0.0, relative=False)
+    asked = time.monotonic()
+    report.wait(timeout=60)
+    done = time.monotonic()
+    reading = hosts.client.device_manager.devices.samx.read()
+    print(
+        f"20 ms each way: accepted in {asked - begun:.2f} s, done in {done - asked:.2f} s, "
+        f"a reading in {time.monotonic() - done:.2f} s"
+    )
+    assert abs(reading["samx"]["value"] - 0.5) < 0.02
+    assert hosts.judge(report.scan.scan_id, POSITIONS) == []
+
+
+def test_a_client_that_is_cut_off_is_told_and_does_nothing_afterwards(hosts: Hosts) -> None:
+    client = hosts.client
+    report = line(hosts)
+    hosts.relays["client"].cut()
+    calls: dict[str, Callable[[], Any]] = {
+        "report.wait": lambda: report.wait(timeout=1.5),
+        "dev.samx.read": lambda: client.device_manager.devices.samx.read(),
+        "scans.line_scan": lambda: client.scans.line_scan("samx", 0, 1, steps=2, relative=False),
+        "stop_devices": client.stop_devices,
+        "abort": client.queue.request_scan_abortion,
+    }
+    for name, call in calls.items():
+        begun = time.monotonic()
+        with pytest.raises(BECError, match="cannot be reached"):
+            call()
+        took = time.monotonic() - begun
+        print(f"{name} of a client that is cut off: refused after {took:.2f} s")
+        assert took < 15.0
+    assert any("broker (Redis) is silent" in text for text in hosts.told)
+    begun = time.monotonic()
+    assert "cannot be reached" in status(hosts)
+    print(f"bec status of a client that is cut off: {time.monotonic() - begun:.2f} s")
+    before = hosts.messages(MessageEndpoints.device_stop)
+    hosts.relays["client"].heal()
+    report.wait(timeout=60)
+    # The scan was not aborted by what was asked for in the meantime.
+    assert hosts.judge(report.scan.scan_id, POSITIONS) == []
+    assert hosts.messages(MessageEndpoints.device_stop) == before
+
+
+@pytest.mark.parametrize("role", ["device_server", "scan_server"])
+def test_a_service_that_was_replaced_meanwhile_is_fenced_and_says_so(hosts: Hosts, role: str) -> None:
+    report = line(hosts)
+    first = hosts.processes[role]
+    hosts.relays[role].cut()
+    wait_until_shown(hosts, role)
+    hosts.write_config("elsewhere", hosts.server[1])
+    second = hosts.start_service(role, "elsewhere")
+    hosts.wait_until_running(role, second.pid)
+    hosts.relays[role].heal()
+    assert first.wait(timeout=30.0) == EXIT_FENCED
+    assert f"another {role} has taken over" in hosts.said(role)
+    report.wait(timeout=60)
+    assert hosts.judge(report.scan.scan_id, POSITIONS) == []
+    assert hosts.heartbeat(role).pid == second.pid
+    second.terminate()
+    assert second.wait(timeout=30.0) == 0
+    hosts.start_service(role)
