@@ -31,7 +31,9 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-config_app = typer.Typer(help="The device session: load, validate, show, save, reset.", no_args_is_help=True)
+config_app = typer.Typer(
+    help="The device session: load, reload, validate, show, save, reset.", no_args_is_help=True
+)
 queue_app = typer.Typer(help="The scan queue: show, pause, resume, abort ...", invoke_without_command=True)
 account_app = typer.Typer(
     help="The account (proposal) under which data is stored.", invoke_without_command=True
@@ -418,7 +420,7 @@ def status(config: ConfigOption = None, debug: DebugOption = False, as_json: Jso
     with _client() as client:
         services = client.service_status.get()
         service_config = client.service_config
-        facts = {
+        facts: dict[str, Any] = {
             "deployment": client.deployment,
             "configuration": str(service_config.source_file or "built-in defaults"),
             "redis": client.broker.settings.address(),
@@ -591,6 +593,28 @@ def config_load(
         else:
             print(change)
         if change.failed:
+            raise typer.Exit(FAILED)
+
+
+@config_app.command("reload")
+@_command
+def config_reload(
+    devices: Annotated[
+        list[str] | None, typer.Argument(metavar="[DEVICE]...", help="Devices; all without one.")
+    ] = None,
+    config: ConfigOption = None,
+    debug: DebugOption = False,
+    as_json: JsonOption = False,
+    user: UserOption = None,
+) -> None:
+    """Build devices anew, from the source of their classes as it is now. Exit code 1 if one could not be."""
+    with _client(user) as client:
+        change = client.config.reload(*(devices or []))
+        if as_json:
+            _json(change.__dict__)
+        else:
+            print(change)
+        if change.failed or change.kept:
             raise typer.Exit(FAILED)
 
 

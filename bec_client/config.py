@@ -23,13 +23,16 @@ LOAD_S = 300.0  # many devices, each with its connection timeout
 
 @dataclass(frozen=True)
 class SessionChange:
-    """What a change of the session did. failed: device -> why it could not be built or connected."""
+    """What a change of the session did. failed: device -> why it could not be built or connected. kept: device -> why it
+    was not built anew, and is in use as it was.
+    """
 
     version: int = 0
     loaded: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     source: str = ""
     unchanged: bool = False
+    kept: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         if self.unchanged:
@@ -39,7 +42,10 @@ class SessionChange:
         if self.failed:
             listed = "\n".join(f"  {name}: {reason}" for name, reason in self.failed.items())
             text += f"; {len(self.failed)} could not be loaded:\n{listed}"
-        return text + ("" if self.failed else ".")
+        if self.kept:
+            listed = "\n".join(f"  {name}: {reason}" for name, reason in self.kept.items())
+            text += f"{'.' if not self.failed else ''}\n{len(self.kept)} could not be built anew:\n{listed}"
+        return text + ("" if self.failed or self.kept else ".")
 
     __repr__ = __str__
 
@@ -68,7 +74,7 @@ class Config:
             return change
         if save_recovery and session is not None and session.devices:
             self._save_recovery()
-        return self._request(ConfigAction.SET, raw, str(file))
+        return self._request(ConfigAction.SET, raw, str(file), rebuild=force)
 
     def add_to_session(self, path: str | Path) -> SessionChange:
         """Add the devices of a file to the session, or replace those of the same names."""
@@ -93,9 +99,16 @@ class Config:
         self._save_recovery()
         return self._request(ConfigAction.RESET, {}, "")
 
-    def reload(self) -> SessionChange:
-        """Build all devices of the session anew."""
-        return self._request(ConfigAction.RELOAD, {}, "")
+    def reload(self, *devices: Any) -> SessionChange:
+        """Build the named devices anew, or all: new connections, and their classes as their source says now.
+
+        What needs one of them is built anew with it. A device for which that fails stays in use as it was, as long as it
+        works, and is named in the result.
+        """
+        wanted = [getattr(device, "name", device) for device in devices]
+        for name in wanted:
+            self._client.session.entry(name)
+        return self._request(ConfigAction.RELOAD, {name: {} for name in wanted}, "")
 
     def load_demo_config(self, force: bool = False) -> SessionChange:
         """Load the simulated beamline that comes with the installation."""
@@ -148,11 +161,17 @@ class Config:
             self._client.notify(f"the present session was not saved for recovery: {error}")
 
     def _request(
-        self, action: ConfigAction, devices: dict[str, dict[str, Any]], source: str
+        self, action: ConfigAction, devices: dict[str, dict[str, Any]], source: str, rebuild: bool = False
     ) -> SessionChange:
         client = self._client
         what = f"changing the device session ({action.value})"
-        needed = ["scan_server", *sorted({self._role(raw) for raw in devices.values()} or {"device_server"})]
+        concerned = devices
+        if action is ConfigAction.RELOAD:
+            concerned = {n: client.session.config_of(n) for n in devices or client.session.names()}
+        needed = [
+            "scan_server",
+            *sorted({self._role(raw) for raw in concerned.values()} or {"device_server"}),
+        ]
         client.service_status.require(needed, what)
         ticket = client.connection.ticket(what)
         client.connection.send(
@@ -163,6 +182,7 @@ class Config:
                 action=action,
                 devices=devices,
                 source=source,
+                rebuild=rebuild,
             ),
         )
         client.connection.wait(ticket.answered, what, needed, LOAD_S, notice=True)
@@ -176,6 +196,7 @@ class Config:
             list(result.get("loaded", [])),
             dict(result.get("failed", {})),
             source,
+            kept=dict(result.get("kept", {})),
         )
 
     @staticmethod

@@ -27,13 +27,15 @@ Read = Callable[[], Mapping[str, Mapping[str, Any]]]
 class DeviceAdapter(Protocol):
     """What the rest of the device server knows of a device. Endings that are done already are not returned.
 
-    state: "ready", "disabled" or "failed", then `error` says why. first_reading: made after connecting.
+    state: "ready", "disabled" or "failed", then `error` says why. first_reading: made after connecting. lacks: the device
+    of another device server for want of which it failed.
     """
 
     name: str
     config: DeviceConfig
     state: str
     error: str
+    lacks: str
     first_reading: Mapping[str, Mapping[str, Any]] | None
 
     @property
@@ -110,6 +112,7 @@ class OphydAdapter:
         self.obj = obj
         self.state = state
         self.error = error
+        self.lacks = ""
         # What of `deviceConfig` the constructor did not take, and the reading made after connecting.
         self.leftover: dict[str, Any] = {}
         self.first_reading: Mapping[str, Mapping[str, Any]] | None = None

@@ -12,12 +12,12 @@ import contextlib
 import functools
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-from bec_lib.broker import Batch, Delivery, Malformed
+from bec_lib.broker import Batch, Delivery, LatestWatcher, Malformed
 from bec_lib.devices import ReadoutPriority
 from bec_lib.endpoints import Endpoint, MessageEndpoints
 from bec_lib.errors import BECError, MessageError, ReasonCode
@@ -27,6 +27,7 @@ from bec_lib.messages import (
     ControlKind,
     DeviceControlMessage,
     DeviceHoldersMessage,
+    DeviceInfoMessage,
     DeviceInstructionMessage,
     DeviceInstructionResponse,
     DeviceMessage,
@@ -48,7 +49,7 @@ from device_server import failures, output, readings
 from device_server.adapter import DeviceAdapter
 from device_server.calls import CallDone, Calls
 from device_server.control import Control, StopFailed
-from device_server.dispatch import DispatchState, InFlight, Owner, Reply, Run
+from device_server.dispatch import SESSION_ACTIONS, DispatchState, InFlight, Owner, Reply, Run
 from device_server.dispatch import Effect as DispatchEffect
 from device_server.guards import Guards, Tripped
 from device_server.instructions import Block, Finished, Instructions, SessionChange, Warn
@@ -147,6 +148,7 @@ class DeviceServer:
             name, self._instructions, self._dispatch, lambda: self._loader.in_force, inbox.post
         )
         self._instructions.calls = self._calls.active
+        self._instructions.in_use = self._calls.in_use
         self._publisher = Publisher(lambda: inbox.post(WAKE))
         self._requests: dict[str, tuple[Endpoint, InFlight]] = {}
         self._stale: dict[str, str] = {}
@@ -156,6 +158,13 @@ class DeviceServer:
         self._responses = MessageEndpoints.device_instructions_response(name)
         self._session_version = 0
         self._published: set[str] = set()
+        self._loads = 0
+        # Devices of other servers that ours wait for. Ours are tried again under this number, and changes of the session
+        # wait meanwhile.
+        self._watcher: LatestWatcher | None = None
+        self._watched_needs: dict[str, Endpoint] = {}
+        self._retrying: str | None = None
+        self._put_off: list[DeviceInstructionMessage] = []
         self._loading: str | None = None
         self._reading_endpoints: dict[str, Endpoint] = {}
         # Of who has which devices: what was told last.
@@ -237,6 +246,8 @@ class DeviceServer:
         self._commit(batch)
 
     def stop(self) -> None:
+        if self._watcher is not None:
+            self._watcher.stop()
         self._control.close()
         # The threads of the pool end with the process: wait until the stops have been sent.
         concurrent.futures.wait(self._control.stop_devices(self._involved(None)), timeout=STOP_S)
@@ -271,7 +282,8 @@ class DeviceServer:
         mine = [name for name, raw in session.devices.items() if self._is_mine(raw)]
         self._loading = self._service.new_id()
         self._service.begin_busy(f"connecting {len(mine)} devices", 120.0)
-        self._instructions.load(self._loading, session.devices, session.version)
+        whole = PrepareSession(devices=dict(session.devices), others=self._needed_of_others(session.devices))
+        self._instructions.load(self._loading, whole, session.version)
 
     def _follow_work(self) -> None:
         self._inbox.follow(self._instruction_stream, self._cursors.get(self._instruction_stream.key, "0"))
@@ -292,6 +304,8 @@ class DeviceServer:
             self._greeted(item, message)
         elif isinstance(message, InterlocksMessage):
             self._take_interlocks(message)
+        elif isinstance(message, DeviceInfoMessage):
+            self._need_is_there(message)
 
     def _greeted(self, item: Delivery, message: ClientHelloMessage) -> None:
         endpoint = MessageEndpoints.device_rpc_request(message.user)
@@ -370,6 +384,9 @@ class DeviceServer:
 
     def _begin(self, message: DeviceInstructionMessage) -> None:
         action = message.action
+        if self._retrying is not None and isinstance(action, SESSION_ACTIONS):
+            self._put_off.append(message)
+            return
         if isinstance(action, PrepareSession):
             self._service.begin_busy(f"connecting {len(action.devices)} devices", 120.0)
         elif isinstance(action, StageDevices):
@@ -453,6 +470,10 @@ class DeviceServer:
             if event.error is not None:
                 self._service.alarm(Severity.MAJOR, event.error.error_message, details=event.error.traceback)
             self._follow_work()
+            self._watch_needs()
+            return
+        if event.instruction_id == self._retrying:
+            self._retried(event)
             return
         for device, reading in event.read_backs.items():
             self._put_readback(batch, device, reading, now)
@@ -467,6 +488,8 @@ class DeviceServer:
             result=event.result,
             stopped=event.stopped,
         )
+        if event.session is not None:
+            self._watch_needs()
 
     def _answer_call(self, done: CallDone, batch: Batch) -> None:
         self._calls.ended(done)
@@ -480,6 +503,7 @@ class DeviceServer:
     def _session_changed(self, change: SessionChange, batch: Batch) -> None:
         """New devices are in force: publish what they are, and where they stand."""
         self._session_version = change.version
+        self._loads += 1
         devices = self._loader.in_force
         now = self._clock.monotonic()
         for name, adapter in devices.items():
@@ -505,6 +529,72 @@ class DeviceServer:
             "session %d: %d devices, %d of them failed", self._session_version, len(devices), len(failed)
         )
         destroy_all(change.dropped)
+
+    # Devices that need one of another device server
+
+    def _needed_of_others(self, devices: Mapping[str, Any]) -> dict[str, str]:
+        """Devices of other servers that some of ours need -> why they cannot be relied on, empty if they can."""
+        needed = {
+            other: str(devices[other].get("deviceServer", "main"))
+            for raw in devices.values()
+            if self._is_mine(raw)
+            for other in raw.get("needs") or ()
+            if isinstance(devices.get(other), dict) and not self._is_mine(devices[other])
+        }
+        return {name: self._why_not(name, server) for name, server in needed.items()}
+
+    def _why_not(self, name: str, server: str) -> str:
+        """Why a device of another server cannot be relied on; empty if it can."""
+        info = self._get(MessageEndpoints.device_info(name))
+        if info is None:
+            return f"the device server {server} has not loaded it yet"
+        return str(info.error) if info.state == "failed" else ""
+
+    def _watch_needs(self) -> None:
+        """Hear of the devices of other servers that ours wait for."""
+        wanted = {adapter.lacks for adapter in self._loader.in_force.values() if adapter.lacks}
+        if not wanted and self._watcher is None:
+            return
+        if self._watcher is None:
+            self._watcher = LatestWatcher(self._broker, self._told_of_needs, name="needs")
+        self._watcher.unwatch(self._watched_needs.values())
+        self._watched_needs = {name: MessageEndpoints.device_info(name) for name in sorted(wanted)}
+        self._watcher.watch(self._watched_needs.values())
+
+    def _told_of_needs(self, items: Iterable[Any]) -> None:
+        for item in items:
+            self._inbox.post(item)
+
+    def _need_is_there(self, info: DeviceInfoMessage) -> None:
+        """Try those again that failed without it, unless the session is just being changed: then they are told of it by
+        that, or at its end.
+        """
+        devices = self._loader.in_force
+        changing = any(isinstance(message.action, SESSION_ACTIONS) for message in self._dispatch.running())
+        busy = changing or self._loading or self._retrying or self._instructions.is_changing
+        if info.state == "failed" or busy:
+            return
+        configs = {name: adapter.config for name, adapter in devices.items() if adapter.lacks == info.name}
+        elsewhere = {other for config in configs.values() for other in config.needs if other not in devices}
+        others = {other: self._why_not(other, "that has it") for other in elsewhere}
+        ready = [name for name, config in configs.items() if not any(others.get(n) for n in config.needs)]
+        if not ready:
+            return
+        log.info("%s is there; trying %s again", info.name, ", ".join(ready))
+        self._retrying = self._service.new_id()
+        self._instructions.load_more(
+            self._retrying, {name: configs[name].as_raw() for name in ready}, others, self._session_version
+        )
+
+    def _retried(self, event: Finished) -> None:
+        self._retrying = None
+        if event.error is not None:
+            self._service.alarm(Severity.MAJOR, event.error.error_message, details=event.error.traceback)
+        put_off, self._put_off = self._put_off, []
+        for message in put_off:
+            self._begin(message)
+        if not put_off:
+            self._watch_needs()
 
     # Interlocks, and devices that are to be read now and then
 
@@ -624,6 +714,7 @@ class DeviceServer:
                 boot_id=self._boot_id,
                 run_epoch=self._control.epochs.floor,
                 session_version=self._session_version,
+                loads=self._loads,
             ),
         )
 

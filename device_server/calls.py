@@ -78,6 +78,10 @@ class Calls:
         self._run(adapter, call, message, key, entry_id)
         return None
 
+    def in_use(self) -> dict[str, str]:
+        """Device -> who moves or configures it, of those that clients do. From any thread."""
+        return {name: str(holder) for holder in list(self.writing.values()) for name in holder.devices}
+
     def ended(self, done: CallDone) -> None:
         """A posted call is being answered. Called by the main thread."""
         if self.writing.pop(done.message.request_id, None) is not None:

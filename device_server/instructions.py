@@ -192,8 +192,15 @@ class Instructions:
         self.runs: dict[str, StagedRun] = {}
         # Devices that clients are calling, by the main thread.
         self.calls: Mapping[str, int] = {}
+        # Device -> who moves it, of those that clients do; from any thread.
+        self.in_use: Callable[[], Mapping[str, str]] = dict
         # Scans that were ever staged on this process.
         self._known: dict[str, None] = {}
+
+    @property
+    def is_changing(self) -> bool:
+        """Whether a session is prepared and not yet in force."""
+        return self._prepared is not None
 
     def lane(self, device: str, *, writes: bool = False) -> Lane:
         """The lane for reading or for moving and configuring a device."""
@@ -230,11 +237,11 @@ class Instructions:
         self._control.tasks[message.instruction_id] = task
         task.start()
 
-    def load(self, number: str, raw: Mapping[str, Any], version: int) -> None:
-        """Build and connect a whole session and put it into force; a `Finished` of this number will be posted."""
+    def load(self, number: str, action: PrepareSession, version: int) -> None:
+        """Build and connect devices and put them into force; a `Finished` of this number will be posted."""
 
         def steps() -> Steps:
-            yield from self._prepare(PrepareSession(devices=dict(raw)))
+            yield from self._prepare(action)
             return (yield from self._commit(CommitSession(version=version)))
 
         def ended(result: Any, error: BaseException | None) -> None:
@@ -246,6 +253,18 @@ class Instructions:
                 self._post(Finished(number, session=result))
 
         Task(self._pool, self._timers, steps(), ended).start()
+
+    def load_more(
+        self, number: str, devices: Mapping[str, dict[str, Any]], others: Mapping[str, str], version: int
+    ) -> None:
+        """Try some devices of the session in force again; a `Finished` of this number will be posted."""
+        known = {
+            other: others.get(other, "")
+            for raw in (*self._raw.values(), *devices.values())
+            for other in raw.get("needs") or ()
+        }
+        action = PrepareSession(devices=dict(devices), replace=False, others=known)
+        self.load(number, action, version)
 
     def committed(self, run: StagedRun) -> None:
         """A block of this run is in the broker. Called by the main thread."""
@@ -779,16 +798,29 @@ class Instructions:
         return result
 
     def _prepare(self, action: PrepareSession) -> Steps:
-        if self._prepared is not None:
+        before: tuple[Prepared, dict[str, Any]] | None = None
+        if action.continues:
+            if self._prepared is None:
+                text = "there is no session being prepared that could be continued"
+                raise Failed(ErrorInfo(error_message=text, code=ReasonCode.WRONG_STATE))
+            before = self._prepared[:2]
+        elif self._prepared is not None:
             yield from self._rollback()
-        raw = dict(action.devices)
-        if not action.replace:
-            raw = {**self._raw, **raw}
+        earlier, raw = before or (None, {} if action.replace else self._raw)
+        raw = {**raw, **action.devices}
         for name in action.remove:
             raw.pop(name, None)
-        prepared = self._loader.prepare(raw, None if action.replace else action.devices)
+        prepared = self._loader.prepare(
+            raw,
+            None if action.replace else action.devices,
+            rebuild=action.rebuild,
+            others=action.others,
+            in_use=self.in_use(),
+            earlier=earlier,
+        )
         self._prepared = (prepared, raw, action.replace)
-        return {"ready": prepared.ready, "failed": dict(prepared.failed)}
+        kept = {name: f"{name} stays as it was: {why}" for name, why in prepared.kept.items()}
+        return {"ready": prepared.ready, "failed": dict(prepared.failed), "kept": kept}
 
     def _commit(self, action: CommitSession) -> Steps:
         if self._prepared is None:

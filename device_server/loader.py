@@ -27,6 +27,7 @@ from bec_lib.errors import BECError, ConfigError
 from bec_lib.plugins import DEVICES, import_object, load_plugins
 from device_server import failures
 from device_server.adapter import DeviceAdapter, OphydAdapter
+from device_server.sources import Sources, package_of
 
 log = logging.getLogger(__name__)
 
@@ -147,11 +148,15 @@ class ScanInfo:
 
 @dataclass
 class Prepared:
-    """A session that could be put into force. failed: name -> sentence; such devices are in `adapters`, too."""
+    """A session that could be put into force. failed: name -> sentence; such devices are in `adapters`, too. kept: those
+    that were to be built anew and stay as they were -> why. scrapped: what was built in vain.
+    """
 
     adapters: dict[str, OphydAdapter] = field(default_factory=dict)
     fresh: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
+    kept: dict[str, str] = field(default_factory=dict)
+    scrapped: list[OphydAdapter] = field(default_factory=list)
 
     @property
     def ready(self) -> list[str]:
@@ -166,32 +171,45 @@ class Loader:
         self._manager = manager
         self._scan_info = scan_info
         self._aliases: dict[str, Any] | None = None
+        self._sources = Sources()
 
     @property
     def in_force(self) -> dict[str, OphydAdapter]:
         return self._manager.devices.in_force
 
-    def prepare(self, raw: Mapping[str, Any], changed: Collection[str] | None = None) -> Prepared:
+    def prepare(
+        self,
+        raw: Mapping[str, Any],
+        changed: Collection[str] | None = None,
+        *,
+        rebuild: Collection[str] = (),
+        others: Mapping[str, str] | None = None,
+        in_use: Mapping[str, str] | None = None,
+        earlier: Prepared | None = None,
+    ) -> Prepared:
         """Build and connect what is new or changed; devices whose configuration allows it are kept as they are.
 
         raw: the whole session. changed: names that the change is about; None: all. A device that failed earlier is
-        tried again if the change is about it. Blocks up to the longest connectionTimeout. Never raises for a device's fault.
+        tried again if the change is about it. rebuild: names to build anew in any case, from the source of their classes
+        as it is now. others: devices of other servers -> why they failed, empty if they did not. in_use: device -> who
+        has it, of those that are not to be rebuilt now. earlier: what was prepared of the same session before.
+        Blocks up to the longest connectionTimeout, once for each device that needs another in a row. Never raises for a
+        device's fault.
         """
-        prepared = Prepared()
-        configs = self._validated(raw, prepared)
+        others = others or {}
+        prepared = earlier or Prepared()
+        configs = self._validated(raw, prepared, others)
         mine = {name: config for name, config in configs.items() if config.deviceServer == self._server}
+        todo = [name for name in mine if name not in prepared.adapters]
+        rebuild = _with_dependents(rebuild, mine)
+        self._renew({name: mine[name] for name in todo if name in rebuild}, in_use or {}, prepared)
         self._manager.devices.preparing = prepared.adapters
         try:
-            for name in build_order(configs):
-                if name in mine:
+            for names in _in_waves(todo, mine):
+                for name in names:
                     again = changed is None or name in changed
-                    self._build(name, mine[name], configs, prepared, again=again)
-            to_connect = [
-                prepared.adapters[name] for name in prepared.fresh if prepared.adapters[name].state == "ready"
-            ]
-            for adapter, problem in connect_all(to_connect):
-                adapter.state, adapter.error = "failed", problem
-                prepared.failed[adapter.name] = problem
+                    self._build(name, mine, prepared, others, again=again, rebuild=name in rebuild)
+                self._connect([name for name in names if name in prepared.fresh], prepared, rebuild)
         finally:
             self._manager.devices.preparing = {}
         # In the order of the configuration, which is that in which people see them.
@@ -211,16 +229,37 @@ class Loader:
                 config = validate_devices({name: {**raw[name], "needs": []}})[name]
                 _apply_update(adapter, config, limits_again=whole)
         self._manager.devices.in_force = dict(prepared.adapters)
-        return [adapter for name, adapter in old.items() if prepared.adapters.get(name) is not adapter]
+        dropped = [adapter for name, adapter in old.items() if prepared.adapters.get(name) is not adapter]
+        return dropped + prepared.scrapped
 
     def discard(self, prepared: Prepared) -> list[OphydAdapter]:
         """What was built for a session that will not be; still to be destroyed."""
-        return [prepared.adapters[name] for name in prepared.fresh if name in prepared.adapters]
+        fresh = [prepared.adapters[name] for name in prepared.fresh if name in prepared.adapters]
+        return fresh + prepared.scrapped
 
     # Inside
 
-    def _validated(self, raw: Mapping[str, Any], prepared: Prepared) -> dict[str, DeviceConfig]:
+    def _validated(
+        self, raw: Mapping[str, Any], prepared: Prepared, others: Collection[str]
+    ) -> dict[str, DeviceConfig]:
         """Those that are right; others are put down as failed, so that one wrong entry does not hide the rest."""
+        elsewhere = {
+            name: [other for other in _needs_of(fields) if other in others and other not in raw]
+            for name, fields in raw.items()
+        }
+        here = {
+            name: {**fields, "needs": [n for n in _needs_of(fields) if n not in elsewhere[name]]}
+            if elsewhere[name]
+            else fields
+            for name, fields in raw.items()
+        }
+        configs = self._validated_alone(here, prepared)
+        for name, config in configs.items():
+            if elsewhere[name]:
+                configs[name] = config.model_copy(update={"needs": [*config.needs, *elsewhere[name]]})
+        return configs
+
+    def _validated_alone(self, raw: Mapping[str, Any], prepared: Prepared) -> dict[str, DeviceConfig]:
         try:
             return validate_devices(raw)
         except ConfigError:
@@ -256,63 +295,123 @@ class Loader:
                 del configs[name]
         return configs
 
+    def _renew(
+        self, rebuild: Mapping[str, DeviceConfig], in_use: Mapping[str, str], prepared: Prepared
+    ) -> None:
+        """Import the classes of devices again that are to be built anew. Those that cannot be are put down as kept."""
+        if not rebuild:
+            return
+        packages = {name: self._package(name, config) for name, config in rebuild.items()}
+        classes = {config.deviceClass for config in rebuild.values() if "." in config.deviceClass}
+        stay = self._sources.renew(packages.values(), classes)
+        self._aliases = None
+        for name in rebuild:
+            if name in in_use:
+                prepared.kept[name] = f"it is held by {in_use[name]}; stop that first"
+            elif packages[name] in stay:
+                prepared.kept[name] = stay[packages[name]]
+        # What those need must not be taken from below them.
+        names = list(prepared.kept)
+        for name in names:
+            if name not in self.in_force:
+                continue
+            for other in self.in_force[name].config.needs:
+                if other in rebuild and other not in prepared.kept:
+                    prepared.kept[other] = f"{name} needs it, and is not built anew"
+                    names.append(other)
+
+    def _package(self, name: str, config: DeviceConfig) -> str:
+        running = self.in_force.get(name)
+        if "." in config.deviceClass or running is None or running.obj is None:
+            return package_of(config.deviceClass)
+        return package_of(type(running.obj).__module__)
+
     def _build(
         self,
         name: str,
-        config: DeviceConfig,
-        configs: Mapping[str, DeviceConfig],
+        mine: Mapping[str, DeviceConfig],
         prepared: Prepared,
+        others: Mapping[str, str],
         *,
         again: bool,
+        rebuild: bool,
     ) -> None:
-        running = self.in_force.get(name)
-        if running is not None and running.state == "failed" and not again:
+        config, running = mine[name], self.in_force.get(name)
+        rebuilt = any(other in prepared.fresh for other in config.needs)
+        if running is not None and running.state == "failed" and not (again or rebuilt):
             prepared.adapters[name] = running
             prepared.failed[name] = running.error
             return
-        rebuilt = any(other in prepared.fresh for other in config.needs)
         if (
             running is not None
             and running.state != "failed"
             and not rebuilt
+            and (not rebuild or name in prepared.kept)
             and _may_stay(running.config, config)
         ):
             prepared.adapters[name] = running
             return
+        why = prepared.kept.pop(name, "")
         prepared.fresh.append(name)
+        kind: Any = None
+        lacks = ""
         try:
+            if why:
+                raise ConfigError(why)
             for other in config.needs:
-                if configs[other].deviceServer != self._server:
-                    raise ConfigError(
-                        f"{name} needs {other}, which the device server {configs[other].deviceServer!r} holds; give both "
-                        "the same deviceServer"
-                    )
-                if prepared.adapters[other].obj is None:
-                    raise ConfigError(f"{name} needs {other}, which failed: {prepared.failed.get(other, '')}")
-            obj, leftover = self._construct(name, config)
+                needed = prepared.adapters.get(other) if other in mine else None
+                problem = others.get(other, "") if needed is None else needed.error
+                if problem:
+                    lacks = other if needed is None else ""
+                    raise ConfigError(f"{name} needs {other}, which failed: {problem}")
+            kind = self._class(config.deviceClass)
+            self._sources.note([package_of(getattr(kind, "__module__", ""))])
+            obj, leftover = self._construct(name, config, kind)
         except Exception as error:
             text = _building_sentence(error, name, config)
             log.warning("%s", text, exc_info=not isinstance(error, BECError))
+            known = kind if inspect.isclass(kind) else None
+            failed = OphydAdapter(name, config, None, state="failed", error=text, kind=known)
+            failed.lacks = lacks
+            prepared.adapters[name] = failed
             prepared.failed[name] = text
-            prepared.adapters[name] = self._failed_adapter(name, config, text)
+            if rebuild:
+                self._fall_back(name, prepared)
             return
         adapter = OphydAdapter(name, config, obj, state="ready" if config.enabled else "disabled")
         adapter.leftover = leftover
         prepared.adapters[name] = adapter
 
-    def _failed_adapter(self, name: str, config: DeviceConfig, why: str) -> OphydAdapter:
-        """In the place of a device that could not be built."""
-        kind = None
-        with contextlib.suppress(Exception):
-            kind = self._class(config.deviceClass)
-        known = kind if inspect.isclass(kind) else None
-        return OphydAdapter(name, config, None, state="failed", error=why, kind=known)
+    def _connect(self, names: Sequence[str], prepared: Prepared, rebuild: Collection[str]) -> None:
+        """Those of these that are built, side by side."""
+        built = [prepared.adapters[name] for name in names if prepared.adapters[name].state == "ready"]
+        for adapter, problem in connect_all(built):
+            adapter.state, adapter.error = "failed", problem
+            prepared.failed[adapter.name] = problem
+            if adapter.name in rebuild:
+                self._fall_back(adapter.name, prepared)
 
-    def _construct(self, name: str, config: DeviceConfig) -> tuple[Any, dict[str, Any]]:
+    def _fall_back(self, name: str, prepared: Prepared) -> None:
+        """A device that could not be built anew stays as it was, if it still works."""
+        new, running = prepared.adapters[name], self.in_force.get(name)
+        if (
+            running is None
+            or running.state == "failed"
+            or not _may_stay(running.config, new.config)
+            or any(other in prepared.fresh for other in new.config.needs)
+            or not _still_works(running)
+        ):
+            return
+        prepared.kept[name] = prepared.failed.pop(name)
+        prepared.adapters[name] = running
+        prepared.fresh.remove(name)
+        if new.obj is not None:
+            prepared.scrapped.append(new)
+
+    def _construct(self, name: str, config: DeviceConfig, cls: Any) -> tuple[Any, dict[str, Any]]:
         """The object, and what of deviceConfig is to be applied after connecting."""
         from ophyd.ophydobj import OphydObject
 
-        cls: Any = self._class(config.deviceClass)
         if not _is_subclass(cls, OphydObject):
             raise ConfigError(
                 f"{config.deviceClass} is no device class (a subclass of ophyd's Device or Signal)",
@@ -465,6 +564,46 @@ def connect(adapter: OphydAdapter) -> str:
     except Exception as error:  # noqa: BLE001 - it may work later; whoever reads it then is told
         log.warning("%s", failures.sentence(error, name, "be read after connecting"))
     return ""
+
+
+def _in_waves(names: Sequence[str], mine: Mapping[str, DeviceConfig]) -> list[list[str]]:
+    """The names so that what a device needs comes in an earlier wave."""
+    here = {
+        name: config.model_copy(update={"needs": [other for other in config.needs if other in mine]})
+        for name, config in mine.items()
+    }
+    depth: dict[str, int] = {}
+    for name in build_order(here):
+        depth[name] = 1 + max((depth[other] for other in here[name].needs), default=-1)
+    waves: dict[int, list[str]] = {}
+    for name in names:
+        waves.setdefault(depth[name], []).append(name)
+    return [waves[number] for number in sorted(waves)]
+
+
+def _with_dependents(names: Collection[str], mine: Mapping[str, DeviceConfig]) -> frozenset[str]:
+    """These, and all that need them."""
+    found = frozenset(names)
+    while found:
+        more = {
+            name for name, config in mine.items() if name not in found and not found.isdisjoint(config.needs)
+        }
+        if not more:
+            break
+        found |= more
+    return found
+
+
+def _needs_of(fields: Any) -> list[str]:
+    found = fields.get("needs") if isinstance(fields, Mapping) else None
+    return [name for name in found if isinstance(name, str)] if isinstance(found, list) else []
+
+
+def _still_works(adapter: OphydAdapter) -> bool:
+    try:
+        return adapter.state == "disabled" or bool(getattr(adapter.obj, "connected", True))
+    except Exception:  # noqa: BLE001 - a device that cannot say so does not
+        return False
 
 
 def _is_connected(obj: Any) -> bool:

@@ -180,7 +180,7 @@ class ScanServer:
         self._conditions = Conditions(service, lambda: self._registry)
         self._session: DeviceSessionMessage | None = None
         self._learning = Learning(self._broker, service.clock)
-        self._lives: dict[str, tuple[str, int]] = {}
+        self._lives: dict[str, tuple[str, int, int]] = {}
         self._account = ""
         self._assembled: dict[str, Assembled] = {}
         self._workers: dict[str, Worker] = {}
@@ -905,7 +905,11 @@ class ScanServer:
             return
         account, *known = [item.message if item else None for item in found]
         self._account = account.account if account else ""
-        lives = {life.server: (life.boot_id, life.session_version) for life in known[: len(servers)] if life}
+        lives = {
+            life.server: (life.boot_id, life.session_version, life.loads)
+            for life in known[: len(servers)]
+            if life
+        }
         told, read = known[len(servers) : len(servers) + len(names)], known[len(servers) + len(names) :]
         self._registry = self._registry.with_facts(
             {name: info for name, info in zip(names, told, strict=True) if info is not None},
@@ -972,7 +976,7 @@ class ScanServer:
         if isinstance(change, Rejected):
             self._refuse(request, change, turn)
             return
-        for server in change.prepare:
+        for server in change.servers:
             replies = MessageEndpoints.device_instructions_response(server)
             self._inbox.follow(replies, self._broker.last_id(replies))
         self._apply(q.Configuring(user or "a client"), turn)
@@ -993,7 +997,8 @@ class ScanServer:
             self._tell_server(server, s.actions(before)[server], turn)
             return
         changed = s.take_reply(before, server, reply)
-        self._move_change(changed, turn, entered=changed.stage is not before.stage)
+        entered = (changed.stage, changed.step) != (before.stage, before.step)
+        self._move_change(changed, turn, entered=entered)
 
     def _move_change(self, change: s.Change, turn: Turn, *, entered: bool = True) -> None:
         self._change = change
@@ -1005,7 +1010,7 @@ class ScanServer:
             self._tell_server(server, action, turn)
         now = self._service.clock.monotonic()
         self._change_due, self._change_ends, self._silent_since = now + LOOK_S, now + change.patience_s, None
-        if not change.prepare and change.stage is s.Stage.PREPARING:
+        if not change.servers and change.stage is s.Stage.PREPARING:
             change = replace(change, stage=s.Stage.DONE)
         if change.stage is s.Stage.DONE:
             turn.batch.put(MessageEndpoints.device_session, change.session)
@@ -1029,7 +1034,7 @@ class ScanServer:
             return
         self._change = None
         self._change_ids = {}
-        replies = [MessageEndpoints.device_instructions_response(server) for server in change.prepare]
+        replies = [MessageEndpoints.device_instructions_response(server) for server in change.servers]
         turn.afterwards.append(lambda: self._inbox.forget(*replies))
         self._apply(q.Configuring(""), turn)
 

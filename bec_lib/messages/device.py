@@ -155,14 +155,22 @@ class CallDevice(Part):
 class PrepareSession(Part):
     """Build and connect the devices of a configuration beside those that run. devices: name -> raw
     configuration; replace: the new session has only these, else they are added to or changed in the running
-    one; remove: names to drop. Answered with {"ready": [names], "failed": {name: sentence}}; nothing changes
-    until `CommitSession`.
+    one; remove: names to drop.
+    rebuild: names to build anew though nothing of them has changed, from the source of their classes as it is now. One
+    for which that fails stays as it is, as long as it works.
+    continues: more devices for the session that is being prepared, not another one. others: devices of other servers
+    that these need -> why they failed, empty if they did not.
+    Answered with {"ready": [names], "failed": {name: sentence}, "kept": {name: why it was not built anew}}; nothing
+    changes until `CommitSession`.
     """
 
     kind: Literal["prepare_session"] = "prepare_session"
     devices: dict[str, dict[str, Any]]
     replace: bool = True
     remove: list[str] = []
+    rebuild: list[str] = []
+    continues: bool = False
+    others: dict[str, str] = {}
 
 
 class CommitSession(Part):
@@ -460,7 +468,7 @@ class DeviceConfigMessage(Message):
 
 class DeviceServerInfoMessage(Message):
     """A device server says that it is there. boot_id: new with every process. run_epoch: the lowest that it
-    still obeys.
+    still obeys. loads: how often this process has put devices into force.
     """
 
     msg_type: ClassVar[str] = "device_server_info"
@@ -469,3 +477,4 @@ class DeviceServerInfoMessage(Message):
     boot_id: str
     run_epoch: int = 0
     session_version: int = 0
+    loads: int = 0

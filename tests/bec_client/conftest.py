@@ -129,6 +129,7 @@ class Fleet:
         self.refuse: tuple[ReasonCode, str] | None = None
         self.fail: tuple[ReasonCode, str] | None = None
         self.config_failed: dict[str, str] = {}
+        self.config_kept: dict[str, str] = {}
         self.file_error = ""
         self.write_file: Callable[[str, int], None] | None = None
         self.file_path = "/data/S00001_master.h5"
@@ -234,6 +235,7 @@ class Fleet:
                     "version": 2,
                     "loaded": [n for n in request.devices if n not in self.config_failed],
                     "failed": self.config_failed,
+                    "kept": self.config_kept,
                 }
                 self._respond(request, accepted=self.refuse is None, result=result, **self._refusal())
             case m.DAPRequestMessage() if "data_pipeline" in self.alive:

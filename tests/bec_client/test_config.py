@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bec_lib import messages as m
-from bec_lib.errors import ConfigError, ReasonCode
+from bec_lib.errors import ConfigError, ReasonCode, UnknownDevice
 
 GOOD = """
 samx:
@@ -45,7 +45,7 @@ def test_what_is_in_force_is_not_loaded_again_unless_forced(bec: Any, fleet: Any
     assert "already in force" in str(bec.config.update_session_with_file(file))
     assert len(fleet.requests) == sent
     bec.config.update_session_with_file(file, force=True)
-    assert len(fleet.requests) == sent + 1
+    assert len(fleet.requests) == sent + 1 and fleet.requests[-1].rebuild
 
 
 def test_devices_that_fail_are_named_with_the_reason(bec: Any, fleet: Any, file: Path) -> None:
@@ -104,6 +104,22 @@ def test_add_remove_reset(bec: Any, fleet: Any, file: Path) -> None:
     actions = [request.action.value for request in fleet.requests]
     assert actions == ["add", "remove", "reset"]
     assert fleet.requests[1].devices == {"samx": {}}
+
+
+def test_a_reload_names_what_could_not_be_built_anew(bec: Any, fleet: Any) -> None:
+    fleet.config_kept = {"samx": "samx stays as it was: no licence"}
+    change = bec.config.reload(bec.devices.samx, "bpm4i")
+    sent = fleet.requests[-1]
+    assert (sent.action, sent.devices) == (m.ConfigAction.RELOAD, {"samx": {}, "bpm4i": {}})
+    assert change.kept == fleet.config_kept
+    assert (
+        str(change)
+        == "2 devices loaded.\n1 could not be built anew:\n  samx: samx stays as it was: no licence"
+    )
+    with pytest.raises(UnknownDevice, match="there is no device 'samxx'"):
+        bec.config.reload("samxx")
+    fleet.config_kept = {}
+    assert not bec.config.reload().kept and fleet.requests[-1].devices == {}
 
 
 def test_the_demo_beamline_is_found() -> None:

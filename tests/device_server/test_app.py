@@ -761,6 +761,69 @@ def test_the_session_in_force_is_loaded_at_start(bench: Any, zero: Config) -> No
     assert bench.latest(MessageEndpoints.device_server_info("main")).session_version == 9
 
 
+def test_at_its_start_a_device_waits_for_what_it_needs_of_another_server(bench: Any, zero: Config) -> None:
+    """As when both start at the same time: what others need of this one is there, what this one needs is not yet."""
+    devices = {
+        **zero,
+        "far": {**zero["m1"], "deviceServer": "hutch"},
+        "m2": {**zero["m1"], "needs": ["far"]},
+        "m3": {**zero["m1"], "needs": ["m2"]},
+    }
+    bench.broker.put(MessageEndpoints.device_session, DeviceSessionMessage(version=3, devices=devices))
+    bench.close()
+    bench.boot()
+    bench.until(lambda: set(bench.app.devices) == {*zero, "m2", "m3"})
+    told = bench.until(lambda: bench.latest(MessageEndpoints.device_info("m2")))
+    assert told.error == "m2 needs far, which failed: the device server hutch has not loaded it yet"
+    loads = bench.latest(MessageEndpoints.device_server_info("main")).loads
+    kept = bench.app.devices["m1"]
+    far = DeviceInfoMessage(
+        name="far", server="hutch", state="failed", error="far did not connect within 5 s"
+    )
+    bench.broker.put(MessageEndpoints.device_info("far"), far)
+    bench.hello()
+    assert "m2 needs far" in bench.call("m2", "read").error.error_message
+    bench.broker.put(MessageEndpoints.device_info("far"), far.model_copy(update={"state": "ready"}))
+    bench.until(lambda: bench.latest(MessageEndpoints.device_info("m3")).state == "ready")
+    assert bench.call("m2", "read").success and bench.app.devices["m1"] is kept
+    info = bench.latest(MessageEndpoints.device_server_info("main"))
+    assert info.loads > loads and info.session_version == 3
+
+
+def test_devices_are_rebuilt_and_what_a_client_moves_stays(bench: Any, device: Any, zero: Config) -> None:
+    devices = {**zero, "samx": device("SimPositioner", velocity=1.0)}
+    bench.load(devices)
+    bench.hello()
+    before = dict(bench.app.devices)
+    call = bench.request("samx", "set", 50.0)
+    bench.until(lambda: bench.app._calls.in_use())
+    prepared = bench.do(PrepareSession(devices=devices, rebuild=list(devices))).result
+    assert prepared["kept"] == {
+        "samx": "samx stays as it was: it is held by dev.samx.set of anna; stop that first"
+    }
+    bench.do(CommitSession(version=2))
+    after = bench.app.devices
+    assert after["samx"] is before["samx"] and all(after[name] is not before[name] for name in zero)
+    assert bench.call("m1", "read").success
+    bench.call("samx", "stop")
+    bench.answer(call)
+
+
+def test_a_session_is_prepared_in_steps_of_which_none_can_be_left_out(bench: Any, zero: Config) -> None:
+    bench.load(zero)
+    more = {"m2": {**zero["m1"], "needs": ["far"]}}
+    lost = bench.do(PrepareSession(devices=more, continues=True, others={"far": ""}))
+    assert lost.error.code == ReasonCode.WRONG_STATE and set(bench.app.devices) == set(zero)
+    bench.do(PrepareSession(devices=zero))
+    answer = bench.do(PrepareSession(devices=more, continues=True, others={"far": ""}))
+    assert set(answer.result["ready"]) == {*zero, "m2"}
+    bench.do(CommitSession(version=2))
+    assert set(bench.app.devices) == {*zero, "m2"}
+    # A change that is about others leaves it as it is, whatever has become of what it needs.
+    bench.do(PrepareSession(devices={"d1": zero["d1"]}, replace=False, others={"far": "gone"}))
+    assert bench.do(CommitSession(version=3)).result["failed"] == {}
+
+
 def test_instructions_of_a_predecessor_are_answered_and_not_done(bench: Any, zero: Config) -> None:
     bench.load(zero)
     bench.close()

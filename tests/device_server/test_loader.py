@@ -7,6 +7,9 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -231,12 +234,171 @@ def test_one_wrong_entry_does_not_hide_the_rest(loader: Loader) -> None:
     assert "lost needs nobody" in prepared.failed["lost"]
 
 
-def test_what_is_needed_from_another_device_server_is_refused(loader: Loader) -> None:
-    prepared = loader.prepare(
-        {"a": raw("WithEverything", needs=["b"]), "b": raw("WithEverything", deviceServer="hutch2")}
+def test_what_is_needed_from_another_device_server_decides_whether_a_device_is_built(loader: Loader) -> None:
+    devices = {"a": raw("WithEverything", needs=["b"]), "b": raw("WithEverything", deviceServer="hutch2")}
+    prepared = loader.prepare(devices, others={"b": ""})
+    assert prepared.ready == ["a"] and "b" not in prepared.adapters
+    # The scan server sends each device server its own devices alone.
+    prepared = loader.prepare({"a": devices["a"]}, others={"b": "b did not connect within 5 s"})
+    assert prepared.failed == {"a": "a needs b, which failed: b did not connect within 5 s"}
+    assert "a needs b" in loader.prepare({"a": devices["a"]}).failed["a"]
+
+
+def test_what_needs_a_device_that_does_not_connect_is_not_built(loader: Loader) -> None:
+    devices = {
+        "c": raw("WithEverything", needs=["b"]),
+        "b": raw("LooksUp", config={"other": "a"}, needs=["a"]),
+        "a": raw("AfterConnecting"),
+    }
+    prepared = loader.prepare(devices)
+    why = "a could not be connected: firmware too old"
+    assert prepared.failed == {
+        "a": why,
+        "b": f"b needs a, which failed: {why}",
+        "c": f"c needs b, which failed: b needs a, which failed: {why}",
+    }
+    loader.commit(prepared, devices)
+    # When what was needed is mended, so is the rest, without being named.
+    devices["a"] = raw("WithEverything")
+    assert loader.prepare(devices, changed=["a"]).ready == ["c", "b", "a"]
+
+
+# Built anew
+
+
+MOTORS = """
+from ophyd import Device
+
+SPEED = {speed}
+
+
+class Stage(Device):
+    def __init__(self, *args, fail=0, **kwargs):
+        {body}
+        super().__init__(*args, **kwargs)
+        self.speed = SPEED
+
+    def on_connected(self):
+        {connect}
+"""
+
+
+class Package:
+    """A package of a beamline with two modules, which is edited."""
+
+    def __init__(self, folder: Path):
+        self.name = f"beamline_{uuid.uuid4().hex[:8]}"
+        self.folder = folder / self.name
+        self.folder.mkdir()
+        (self.folder / "__init__.py").write_text("")
+        self.edited = 0
+        self.write()
+
+    def write(self, speed: Any = 1, body: str = "pass", connect: str = "pass", top: str = "") -> None:
+        self.edited += 1
+        text = top + MOTORS.format(speed=speed, body=body, connect=connect) + "#" * self.edited
+        (self.folder / "motors.py").write_text(text)
+
+    def raw(self, **fields: Any) -> dict[str, Any]:
+        return {**raw("ophyd.Device"), "deviceClass": f"{self.name}.motors.Stage", **fields}
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Package]:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    made = Package(tmp_path)
+    yield made
+    for name in [name for name in sys.modules if name.split(".")[0] == made.name]:
+        del sys.modules[name]
+
+
+def load(loader: Loader, devices: dict[str, Any], **how: Any) -> Any:
+    prepared = loader.prepare(devices, **how)
+    loader.commit(prepared, devices)
+    return prepared
+
+
+def test_devices_are_built_anew_with_what_their_source_says_now(loader: Loader, package: Package) -> None:
+    devices = {"x": package.raw(), "y": package.raw(), "s": raw("WithEverything")}
+    load(loader, devices)
+    before = {name: adapter.obj for name, adapter in loader.in_force.items()}
+    package.write(speed=2)
+    assert load(loader, devices, changed=["x"]).fresh == []
+    assert load(loader, devices, changed=["x"], rebuild=["x"]).fresh == ["x"]
+    assert loader.in_force["x"].obj.speed == 2
+    assert loader.in_force["y"].obj is before["y"] and before["y"].speed == 1
+    assert load(loader, devices, rebuild=list(devices)).fresh == ["x", "y", "s"]
+    assert loader.in_force["y"].obj.speed == 2
+    # Nothing has changed since: new objects of the same class.
+    kind = type(loader.in_force["x"].obj)
+    assert load(loader, devices, rebuild=["x"]).fresh == ["x"]
+    assert type(loader.in_force["x"].obj) is kind
+
+
+@pytest.mark.parametrize(
+    ("edit", "told"),
+    [
+        ({"top": "import no_such_library\n"}, "no_such_library"),
+        ({"top": "raise SystemExit(3)\n"}, "3"),
+        ({"speed": "1 +* 2"}, "invalid syntax"),
+        ({"body": "raise RuntimeError('no licence')"}, "no licence"),
+        ({"connect": "raise RuntimeError('firmware too old')"}, "firmware too old"),
+    ],
+)
+def test_what_cannot_be_built_anew_stays_in_use(
+    loader: Loader, package: Package, edit: dict[str, Any], told: str
+) -> None:
+    devices = {"x": package.raw(), "s": raw("WithEverything")}
+    load(loader, devices)
+    before = loader.in_force["x"]
+    package.write(**edit)
+    prepared = load(loader, devices, rebuild=list(devices))
+    assert prepared.failed == {} and list(prepared.kept) == ["x"] and told in prepared.kept["x"]
+    assert prepared.fresh == ["s"]
+    assert loader.in_force["x"] is before and before.state == "ready"
+    package.write(speed=3)
+    assert load(loader, devices, rebuild=["x"]).kept == {}
+    assert loader.in_force["x"].obj.speed == 3
+
+
+def test_a_device_that_works_no_more_is_not_kept(
+    loader: Loader, package: Package, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices = {"x": package.raw()}
+    load(loader, devices)
+    monkeypatch.setattr(type(loader.in_force["x"].obj), "connected", False)
+    package.write(connect="raise RuntimeError('firmware too old')")
+    prepared = load(loader, devices, rebuild=["x"])
+    assert prepared.kept == {} and "firmware too old" in prepared.failed["x"]
+
+
+def test_what_a_kept_device_needs_is_kept_with_it(loader: Loader, package: Package) -> None:
+    devices = {"a": raw("WithEverything"), "x": package.raw(needs=["a"]), "b": raw("WithEverything")}
+    load(loader, devices)
+    package.write(top="import no_such_library\n")
+    prepared = load(loader, devices, rebuild=list(devices))
+    assert prepared.fresh == ["b"] and set(prepared.kept) == {"x", "a"}
+    assert prepared.kept["a"] == "x needs it, and is not built anew"
+
+
+def test_what_needs_a_rebuilt_device_is_rebuilt_and_what_is_in_use_is_not(
+    loader: Loader, package: Package
+) -> None:
+    devices = {"a": package.raw(), "b": raw("LooksUp", config={"other": "a"}, needs=["a"])}
+    load(loader, devices)
+    kept = load(loader, devices, changed=["a"], rebuild=["a"], in_use={"b": "dev.b.set of anna"})
+    assert (
+        kept.fresh == [] and "held by dev.b.set of anna" in kept.kept["b"] and "b needs it" in kept.kept["a"]
     )
-    assert "which the device server 'hutch2' holds" in prepared.failed["a"]
-    assert "b" not in prepared.adapters
+    assert load(loader, devices, changed=["a"], rebuild=["a"]).fresh == ["a", "b"]
+    assert loader.in_force["b"].obj.other is loader.in_force["a"].obj
+
+
+def test_a_session_is_prepared_in_steps(loader: Loader) -> None:
+    first = loader.prepare({"a": raw("WithEverything")})
+    devices = {"b": raw("WithEverything", needs=["far"]), "a": raw("WithEverything")}
+    second = loader.prepare(devices, others={"far": ""}, earlier=first)
+    assert second.ready == ["b", "a"] and second.fresh == ["a", "b"]
 
 
 def test_devices_seen_by_other_devices_have_the_names_of_bec(loader: Loader) -> None:

@@ -635,7 +635,12 @@ def configure(beamline: Beamline, action: ConfigAction, devices: dict[str, Any])
 def test_a_new_session_names_the_devices_that_failed_and_keeps_the_others(beamline: Beamline) -> None:
     answer = configure(beamline, ConfigAction.SET, {"a": raw("monitored"), "broken": raw("baseline")})
     assert answer.accepted
-    assert answer.result == {"version": 2, "loaded": ["a"], "failed": {"broken": "it does not answer"}}
+    assert answer.result == {
+        "version": 2,
+        "loaded": ["a"],
+        "failed": {"broken": "it does not answer"},
+        "kept": {},
+    }
     session = beamline.client.get(MessageEndpoints.device_session)
     assert session is not None and list(session.message.devices) == ["a", "broken"]
     assert beamline.devices.seen == ["prepare_session", "commit_session"]

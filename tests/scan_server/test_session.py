@@ -62,7 +62,7 @@ def test_a_new_session_goes_to_all_servers_then_into_force() -> None:
     assert s.actions(made) == {"main": CommitSession(version=5), "far": CommitSession(version=5)}
     made = s.take_reply(s.take_reply(made, "main", reply()), "far", reply())
     assert made.stage is s.Stage.DONE
-    assert made.result == {"version": 5, "loaded": ["x"], "failed": {"y": "no answer"}}
+    assert made.result == {"version": 5, "loaded": ["x"], "failed": {"y": "no answer"}, "kept": {}}
     assert (made.session.user, made.session.timestamp) == ("ada", 5.0) and made.session.hash
 
 
@@ -86,11 +86,76 @@ def test_a_server_that_was_just_starting_is_asked_again() -> None:
 
 
 def test_an_update_merges_fields_and_builds_only_what_changed() -> None:
-    made = change(ConfigAction.UPDATE, {"a": {"readOnly": True}})
-    assert made.session.devices["a"]["readOnly"] is True and made.session.devices["a"]["deviceClass"] == "a.B"
-    assert list(made.prepare) == ["main"] and list(made.prepare["main"].devices) == ["a"]
-    assert not made.prepare["main"].replace
+    made = change(ConfigAction.UPDATE, {"b": {"readOnly": True}})
+    assert made.session.devices["b"]["readOnly"] is True and made.session.devices["b"]["deviceClass"] == "a.B"
+    assert list(made.prepare) == ["far"] and list(made.prepare["far"].devices) == ["b"]
+    assert not made.prepare["far"].replace
     assert made.session.failed == {"c": "dead"}
+
+
+def test_what_failed_and_needs_a_changed_device_is_tried_again() -> None:
+    made = change(ConfigAction.UPDATE, {"a": {"readOnly": True}})
+    assert list(made.prepare["main"].devices) == ["a", "c"] and made.session.failed == {}
+
+
+def test_a_reload_builds_anew_what_is_named_or_everything() -> None:
+    made = change(ConfigAction.RELOAD, {"a": {}})
+    assert list(made.steps[0]) == ["main"] and not made.prepare["main"].replace
+    assert list(made.prepare["main"].devices) == ["a", "c"] and made.prepare["main"].rebuild == ["a"]
+    made = change(ConfigAction.RELOAD)
+    assert {server: action.rebuild for server, action in made.prepare.items()} == {
+        "main": ["a", "c"],
+        "far": ["b"],
+    }
+    assert made.session.devices == CURRENT.devices or set(made.session.devices) == set(CURRENT.devices)
+    kept = {"ready": ["a", "c"], "failed": {}, "kept": {"a": "a stays as it was: no licence"}}
+    made = s.take_reply(s.take_reply(made, "main", reply(kept)), "far", reply({"ready": ["b"]}))
+    assert made.result["kept"] == {"a": "a stays as it was: no licence"} and made.session.failed == {}
+    request = DeviceConfigMessage(
+        request_id="r", client_id="k", action=ConfigAction.SET, devices={"x": raw()}, rebuild=True
+    )
+    forced = s.plan_change(request, CURRENT, ["main", "far"], user="ada", now=5.0)
+    assert isinstance(forced, s.Change) and forced.prepare["main"].rebuild == ["x"]
+
+
+CHAIN = {
+    "z": raw(needs=["y", "w"]),
+    "y": raw(needs=["x"], deviceServer="far"),
+    "x": raw(),
+    "w": raw(needs=["z2"]),
+    "z2": raw(),
+}
+
+
+def test_what_needs_a_device_of_another_server_is_prepared_in_a_later_step() -> None:
+    made = change(ConfigAction.SET, CHAIN)
+    told = []
+    answers = {"main": {"ready": ["x"], "failed": {}}, "far": {"ready": [], "failed": {}}}
+    while made.stage is s.Stage.PREPARING:
+        told.append(s.actions(made))
+        for server in s.actions(made):
+            made = s.take_reply(made, server, reply(answers[server]))
+        answers["far"] = {"ready": [], "failed": {"y": "y needs x, which failed: dead"}}
+        answers["main"] = {"ready": [], "failed": {"z": "z needs y, which failed: ..."}}
+    first, second, third = told
+    assert {server: list(action.devices) for server, action in first.items()} == {
+        "main": ["x", "w", "z2"],
+        "far": [],
+    }
+    assert [action.continues for action in first.values()] == [False, False]
+    assert list(second) == ["far"] and list(second["far"].devices) == ["y"] and second["far"].continues
+    assert second["far"].others == {"x": ""} and second["far"].replace
+    assert list(third["main"].devices) == ["z"]
+    assert third["main"].others == {"y": "y needs x, which failed: dead"}
+    assert set(made.session.failed) == {"y", "z"}
+    assert set(s.actions(made)) == {"main", "far"}
+    # A server that was started anew meanwhile is told all that it has been told.
+    assert list(made.prepare["main"].devices) == ["x", "w", "z2", "z"] and not made.prepare["main"].continues
+
+
+def test_needs_in_a_circle_over_two_servers_are_refused() -> None:
+    made = planned(ConfigAction.SET, {"x": raw(needs=["y"]), "y": raw(needs=["x"], deviceServer="far")})
+    assert isinstance(made, Rejected) and "needs itself" in made.message
 
 
 def test_a_device_that_moves_to_another_server_is_removed_from_the_first() -> None:
