@@ -22,6 +22,20 @@ DEVICES = "bec.devices"
 FILE_FORMATS = "bec.file_formats"
 MODELS = "bec.models"
 STATES = "bec.states"
+# Our own packages, which are never imported again.
+OURS = frozenset(
+    {
+        "bec_lib",
+        "scan_server",
+        "device_server",
+        "scan_bundler",
+        "file_writer",
+        "scihub_connector",
+        "data_pipeline",
+        "bec_client",
+        "deploy",
+    }
+)
 
 
 @dataclass(frozen=True)

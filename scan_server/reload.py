@@ -19,22 +19,8 @@ from types import ModuleType
 from typing import Any
 
 from bec_lib.messages import PluginsReloaded
-from bec_lib.plugins import SCAN_MODIFIERS, SCANS, Plugin, load_plugins
+from bec_lib.plugins import OURS, SCAN_MODIFIERS, SCANS, Plugin, load_plugins
 from scan_server.catalogue import Catalogue, make_catalogue
-
-OURS = frozenset(
-    {
-        "bec_lib",
-        "scan_server",
-        "device_server",
-        "scan_bundler",
-        "file_writer",
-        "scihub_connector",
-        "data_pipeline",
-        "bec_client",
-        "deploy",
-    }
-)
 
 
 @dataclass(frozen=True)
