@@ -45,6 +45,8 @@ def check_line(path: str, start: float, stop: float, steps: int) -> None:
     with h5py.File(path) as file:
         positions = file["/entry/collection/devices/samx/samx/value"][:]
         counts = file["/entry/collection/devices/bpm4i/bpm4i/value"][:]
+        wanted = file["/entry/collection/setpoints/samx"][:]
+    assert wanted == pytest.approx(np.linspace(start, stop, steps), abs=1e-12)
     assert positions == pytest.approx(np.linspace(start, stop, steps), abs=0.01)
     assert len(counts) == steps
 
@@ -123,6 +125,35 @@ def test_a_scan_survives_the_death_of_anybody_with_every_point_once(
         report.wait(timeout=60)
         assert report.scan.status == "closed"
         check_line(report.scan.file_path, -0.5, 0.5, 61)
+
+
+def test_a_tomogram_over_three_deaths_has_the_labels_it_was_to_have(mortal: TemporaryFleet) -> None:
+    """Labels and targets come with the instructions: those of the second and third life must be those of the plan."""
+    from bec_client import BECClient
+
+    with BECClient(mortal.config) as client:
+        client.live_updates.enabled = False
+        dev = client.device_manager.devices
+        report = client.scans.tomo_scan(
+            dev.samrot, 0, 2, 41, sample=dev.samx, sample_out=-0.1, shutter=dev.shutter,
+            flats=4, darks=3, flat_interval=10, exp_time=0.02,
+        )  # fmt: skip
+        for count, role in ((5, "device_server"), (15, "scan_server"), (25, "scan_bundler")):
+            wait_until(lambda n=count: len(report.scan.live_data) >= n, 30.0, f"{count} points")
+            os.kill(mortal.row(role)["pid"], signal.SIGKILL)
+        report.wait(timeout=60)
+        assert report.scan.status == "closed"
+        with h5py.File(report.scan.file_path) as file:
+            keys = file["/entry/collection/labels/image_key"][:].tolist()
+            angles = file["/entry/collection/setpoints/samrot"][:]
+            sample = file["/entry/collection/setpoints/samx"][:]
+            assert len(file["/entry/collection/devices/samrot/samrot/value"]) == len(keys)
+        flats = [1] * 4
+        projections = [key for n in (10, 10, 10, 10, 1) for key in [0] * n + flats]
+        assert keys == [2] * 3 + flats + projections + [2] * 3
+        is_projection = np.equal(keys, 0)
+        assert angles[is_projection] == pytest.approx(np.linspace(0, 2, 41), abs=1e-12)
+        assert (sample == np.where(np.equal(keys, 1), -0.1, 0.0)).all()
 
 
 def test_a_killed_supervisor_takes_the_services_down(new_fleet: Callable[..., TemporaryFleet]) -> None:
