@@ -398,9 +398,12 @@ def _data(view: _View) -> Group:
         attributes["axes"] = axes if plane else [axes[0], *(["."] * len(plotted.shape))]
         for name in axes:
             attributes[f"{name}_indices"] = [0]
-        status = view.scan.status
-        members.append(Field("title", f"scan {status.scan_number}: {status.scan_name}"))
+        members.append(Field("title", _plot_title(view)))
     return Group("data", "NXdata", tuple(members), attributes)
+
+
+def _plot_title(view: _View) -> str:
+    return f"scan {view.scan.status.scan_number}: {view.scan.status.scan_name}"
 
 
 def _tomo(view: _View) -> list[Group]:
@@ -435,7 +438,7 @@ def _tomo(view: _View) -> list[Group]:
         Group(
             "data",
             "NXdata",
-            (*frames, angle_link, key_link),
+            (*frames, angle_link, key_link, Field("title", _plot_title(view))),
             {"signal": "data", "axes": ["rotation_angle", ".", "."], "rotation_angle_indices": [0]}
             if conforms
             else {},
