@@ -174,7 +174,7 @@ def number(value: Any, precision: int | None = None, width: int = 0) -> str:
         if not math.isfinite(value):
             text = str(float(value))
         elif precision is not None and abs(value) < 10**9:
-            text = f"{value:.{precision}f}"
+            text = f"{float(value):z.{precision}f}"  # z: no "-0.000"
         elif 1e6 <= abs(value) < 1e10:
             text = f"{value:.0f}"
         else:
