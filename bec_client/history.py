@@ -144,6 +144,20 @@ class ScanData:
         return self.devices
 
     @property
+    def setpoints(self) -> dict[str, Any]:
+        """Motor -> where the scan wanted it at each point, an array; NaN where it did not say."""
+        return self._arrays("setpoints")
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        """Label -> what the scan says of each point, an array."""
+        return self._arrays("labels")
+
+    def _arrays(self, group: str) -> dict[str, Any]:
+        with open_file(self.file_path) as file:
+            return {name: data[()] for name, data in file.get(f"{COLLECTION}/{group}", {}).items()}
+
+    @property
     def readout_groups(self) -> ReadoutGroupsOfFile:
         return ReadoutGroupsOfFile(self)
 

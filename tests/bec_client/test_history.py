@@ -178,6 +178,17 @@ def test_a_grid_that_is_not_whole_is_drawn_as_points_in_the_plane(tmp_path: Path
         assert plots.save_png(figure, tmp_path / "a.png").stat().st_size
 
 
+def test_targets_and_labels_are_arrays(tmp_path: Path) -> None:
+    write(str(tmp_path / "tomo.h5"), 3)
+    assert ScanData(tmp_path / "tomo.h5").labels == {}
+    with h5py.File(tmp_path / "tomo.h5", "r+") as file:
+        file["/entry/collection/labels/image_key"] = [2, 1, 0]
+        file["/entry/collection/setpoints/samx"] = [0.0, 0.5, np.nan]
+    data = ScanData(tmp_path / "tomo.h5")
+    assert data.labels["image_key"].tolist() == [2, 1, 0]
+    np.testing.assert_array_equal(data.setpoints["samx"], [0.0, 0.5, np.nan])
+
+
 def test_of_a_tomogram_the_projections_are_drawn(tmp_path: Path) -> None:
     write(str(tmp_path / "tomo.h5"), 6)
     with h5py.File(tmp_path / "tomo.h5", "r+") as file:
