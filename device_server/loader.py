@@ -158,6 +158,16 @@ class Prepared:
     kept: dict[str, str] = field(default_factory=dict)
     scrapped: list[OphydAdapter] = field(default_factory=list)
 
+    def forget(self, name: str) -> None:
+        """It is to be looked at again."""
+        adapter = self.adapters.pop(name, None)
+        self.failed.pop(name, None)
+        self.kept.pop(name, None)
+        if name in self.fresh:
+            self.fresh.remove(name)
+            if adapter is not None:
+                self.scrapped.append(adapter)
+
     @property
     def ready(self) -> list[str]:
         return [name for name, adapter in self.adapters.items() if adapter.state != "failed"]
@@ -198,6 +208,8 @@ class Loader:
         """
         others = others or {}
         prepared = earlier or Prepared()
+        for name in changed or () if earlier else ():
+            prepared.forget(name)
         configs = self._validated(raw, prepared, others)
         mine = {name: config for name, config in configs.items() if config.deviceServer == self._server}
         todo = [name for name in mine if name not in prepared.adapters]

@@ -162,11 +162,20 @@ def take_reply(change: Change, server: str, reply: DeviceInstructionResponse) ->
         return refuse(change, f"the device server {server} could not take the configuration: {why}")
     if change.stage is Stage.PREPARING:
         result = reply.result or {}
+
+        def with_news(told: Mapping[str, str], what: str) -> dict[str, str]:
+            """A server's reply is about all that it has prepared so far."""
+            devices = change.session.devices
+            others = {
+                n: why for n, why in told.items() if n not in devices or _server_of(devices[n]) != server
+            }
+            return {**others, **result.get(what, {})}
+
         change = replace(
             change,
             ready=tuple(dict.fromkeys([*change.ready, *result.get("ready", [])])),
-            failed={**change.failed, **result.get("failed", {})},
-            kept={**change.kept, **result.get("kept", {})},
+            failed=with_news(change.failed, "failed"),
+            kept=with_news(change.kept, "kept"),
         )
         if not change.waiting and change.step + 1 < len(change.steps):
             return replace(change, step=change.step + 1, waiting=frozenset(change.steps[change.step + 1]))

@@ -401,6 +401,15 @@ def test_a_session_is_prepared_in_steps(loader: Loader) -> None:
     assert second.ready == ["b", "a"] and second.fresh == ["a", "b"]
 
 
+def test_what_an_earlier_step_has_left_as_it_was_is_tried_in_a_later_one(loader: Loader) -> None:
+    devices = {"a": raw("WithEverything"), "b": raw("WithEverything", needs=["far"])}
+    load(loader, devices, others={"far": "dead"})
+    first = loader.prepare(devices, changed=[], others={"far": "dead"})
+    assert first.failed == {"b": "b needs far, which failed: dead"}
+    second = loader.prepare(devices, changed=["b"], others={"far": ""}, earlier=first)
+    assert second.failed == {} and second.fresh == ["b"]
+
+
 def test_devices_seen_by_other_devices_have_the_names_of_bec(loader: Loader) -> None:
     devices = {"a": raw("WithEverything", userParameter={"in": 1}, readOnly=True)}
     loader.commit(loader.prepare(devices), devices)

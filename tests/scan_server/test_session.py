@@ -153,6 +153,24 @@ def test_what_needs_a_device_of_another_server_is_prepared_in_a_later_step() -> 
     assert list(made.prepare["main"].devices) == ["x", "w", "z2", "z"] and not made.prepare["main"].continues
 
 
+def test_the_last_word_of_a_server_counts() -> None:
+    current = DeviceSessionMessage(
+        version=4,
+        devices={"a": raw(needs=["b"]), "b": raw(deviceServer="far")},
+        failed={"a": "a needs b, which failed: dead", "b": "dead"},
+    )
+    request = DeviceConfigMessage(
+        request_id="r", client_id="k", action=ConfigAction.UPDATE, devices={"b": {"readOnly": True}}
+    )
+    made = s.plan_change(request, current, ["main", "far"], user="ada", now=5.0)
+    assert isinstance(made, s.Change) and len(made.steps) == 2
+    made = s.take_reply(made, "far", reply({"ready": ["b"], "failed": {}}))
+    made = s.take_reply(made, "main", reply({"ready": [], "failed": {"a": "a needs b, which failed: dead"}}))
+    assert s.actions(made)["main"].others == {"b": ""}
+    made = s.take_reply(made, "main", reply({"ready": ["a"], "failed": {}}))
+    assert made.session.failed == {} and made.stage is s.Stage.COMMITTING
+
+
 def test_needs_in_a_circle_over_two_servers_are_refused() -> None:
     made = planned(ConfigAction.SET, {"x": raw(needs=["y"]), "y": raw(needs=["x"], deviceServer="far")})
     assert isinstance(made, Rejected) and "needs itself" in made.message
