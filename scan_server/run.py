@@ -97,6 +97,8 @@ WINDOW = 4
 # A halted scan ends after this even if a device server does not answer; so does an aborted one whose device server is
 # silent.
 HALT_S = 3.0
+# A clean-up in which a device server ends more often is given up: it may be what ends it.
+MOST_LOSSES = 3
 GIVE_UP_S = 10.0
 
 
@@ -244,11 +246,12 @@ Action = (
 
 @dataclass(frozen=True)
 class _Sent:
-    """awaited: the generator waits for its result."""
+    """awaited: the generator waits for its result. cleans: it is part of the clean-up."""
 
     server: str
     action: Action
     awaited: bool = False
+    cleans: bool = False
 
 
 @dataclass
@@ -345,6 +348,9 @@ class ScanRun:
         self._resumed = resumed
         # An earlier life of it may have moved its motors.
         self._is_resumed = resumed is not None
+        # Of the clean-up: what was lost with a device server, the life that says so, and how often that was.
+        self._lost: list[tuple[_Sent, str]] = []
+        self._losses = 0
         self._journal: Mapping[int, Any] = resumed.journal if resumed else {}
         self._skip = 0
         self._skipped_moves: dict[str, Any] = {}
@@ -562,7 +568,10 @@ class ScanRun:
                 else:
                     self._send_group()
             case Phase.CLEANING:
-                if self.order.is_scan:
+                if self._lost:
+                    self._clean_again()
+                    self._go_on(moment)
+                elif self.order.is_scan:
                     self._count_then(Phase.ENDED)
                 else:
                     self._end(moment)
@@ -1232,12 +1241,14 @@ class ScanRun:
         self._stop(ScanState.ABORTED, "alarm", error.error_message, error.code, error)
 
     def _was_stopped(self, sent: _Sent, reply: DeviceInstructionResponse) -> None:
-        if self.phase is Phase.CLEANING:
-            return
         boot = self._boots.get(sent.server)
         restarted = bool(boot) and bool(reply.boot_id) and reply.boot_id != boot
         # Started anew, or cut off from the broker for so long that it stopped what moved.
         interrupted = reply.error is not None and reply.error.code is ReasonCode.SERVICE_DOWN
+        if self.phase is Phase.CLEANING:
+            if sent.cleans and (restarted or interrupted) and self._terminal is not ScanState.HALTED:
+                self._lost.append((sent, reply.boot_id))
+            return
         if self.phase is Phase.RECOVERING or restarted or interrupted:
             self._recover(replace(sent, awaited=reply.instruction_id == self._awaited))
             return
@@ -1418,6 +1429,25 @@ class ScanRun:
         for server in self.plan.servers:
             self._send(server, UnstageDevices())
 
+    def _clean_again(self) -> None:
+        """What a device server did not come to before it died is done by its successor."""
+        self._boots.update({sent.server: boot for sent, boot in self._lost if boot})
+        lost, self._lost = [sent for sent, _ in self._lost], []
+        self._losses += 1
+        if self._losses > MOST_LOSSES:
+            self._message = (
+                f"{self._message}; the clean-up was given up, because the device server "
+                f"{', '.join(dict.fromkeys(sent.server for sent in lost))} ended {self._losses} times in it"
+            )
+            return
+        why = self._not_to_repeat(lost)
+        if why:
+            self._message = f"{self._message}; its clean-up {why}: look where it is"
+        self._epoch = next(self._epochs)
+        for sent in lost:
+            if not self._not_to_repeat([sent]):
+                self._send(sent.server, sent.action)
+
     def _run_cleanup(self, hooks: Hooks) -> None:
         """What modifiers want to be done after an abort. Nothing waits for results, as nothing is to stop it any more."""
         self._mark.enter(CLEANING_UP)
@@ -1515,7 +1545,7 @@ class ScanRun:
     def _send(self, server: str, action: Action) -> str:
         self._serial += 1
         instruction_id = f"{self.order.scan_id}:{self._epoch}:{self._serial}"
-        self._in_flight[instruction_id] = _Sent(server, action)
+        self._in_flight[instruction_id] = _Sent(server, action, cleans=self.phase is Phase.CLEANING)
         self._out.append(
             Append(
                 MessageEndpoints.device_instructions(server),

@@ -7,8 +7,8 @@ import itertools
 import random
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,10 @@ import numpy as np
 from bec_lib.endpoints import MessageEndpoints
 from bec_lib.errors import BECError, BrokerError, ScanAborted
 from bec_lib.messages import PointsMessage, ScanState
+from bec_lib.scans import round_positions
 from tests.chaos import faults, oracle
 from tests.chaos.faults import Fault, Harm
+from tests.chaos.oracle import Route, Way
 from tests.chaos.stage import Stage
 
 # A scan is given up after this, seconds: with a device server that has to be started several times it takes a while.
@@ -35,7 +37,26 @@ WORKLOADS = (
     "paused",
     "aborted",
     "tail",
+    # In motion
+    "marks",
+    "fly",
+    "sweep",
+    "flight",
+    # With what others have to say
+    "hooked",
+    "hooked aborted",
+    "interlock",
+    "align",
+    "queues",
+    # With what people do meanwhile
+    "resumed",
+    "ctrl-c",
+    "acquire",
 )
+# Where the motors of relative scans stand before.
+HOME = 1.5
+ENDED_EARLY = ("aborted", "hooked aborted", "ctrl-c")
+INTERLOCK = "beam_gone"
 
 
 @dataclass
@@ -59,9 +80,12 @@ class Result:
 
 @dataclass
 class _Scan:
+    """num_points: so many at least, if it is not ended before. facts: of the evidence, as the oracle wants them."""
+
     submit: Callable[[], Any]
     num_points: int
     expected: dict[str, Any] | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 def _scan(stage: Stage, workload: str) -> _Scan:
@@ -92,6 +116,47 @@ def _scan(stage: Stage, workload: str) -> _Scan:
                 ),
                 30,
             )
+        case "align":
+            return _Scan(
+                lambda: scans.align(dev.samx, -0.7, 1.1, dev.peak, steps=11, exp_time=0.005, relative=False),
+                22,
+                facts={"left": {"samx": 0.3}},
+            )
+        case "marks" | "fly" | "sweep":
+            return _in_motion(stage, workload)
+        case "flight":
+            rings = round_positions((0.0, 0.0), 1.0, 2.0, 3, 6)
+            return _Scan(
+                lambda: scans.round_scan_fly(dev.flyer, 1.0, 2.0, number_of_rings=3, pos_in_first_ring=6),
+                len(rings),
+                facts={"route": Route(("flyer_x", "flyer_y"), [tuple(at) for at in rings.tolist()])},
+            )
+        case "hooked" | "hooked aborted":
+            steps = 31
+            return _Scan(
+                lambda: scans.hooked_scan(dev.samx, -0.4, 0.4, steps=steps, exp_time=0.01, relative=False),
+                steps,
+                {"samx": np.linspace(-0.4, 0.4, steps).tolist()},
+                {"always": {"gate": 1.0}, "left": {"gate": 0.0}, "notes": ("begins", "ends", "closed")},
+            )
+        case "ctrl-c":
+            steps = 31
+            return _Scan(
+                lambda: scans.line_scan(dev.samx, -0.5, 0.5, steps=steps, exp_time=0.01, relative=True),
+                steps,
+                {"samx": (HOME + np.linspace(-0.5, 0.5, steps)).tolist()},
+                {"left": {"samx": HOME}},
+            )
+        case "interlock":
+            steps = 61
+            return _Scan(
+                lambda: scans.line_scan(dev.samx, -0.5, 0.5, steps=steps, exp_time=0.02, relative=False),
+                steps,
+                {"samx": np.linspace(-0.5, 0.5, steps).tolist()},
+                {"always": {"beam": 1.0}},
+            )
+        case "acquire":
+            return _Scan(lambda: scans.acquire(exp_time=0.02, burst_at_each_point=40), 40)
         case "time":
             return _Scan(lambda: scans.time_scan(points=40, interval=0.025), 40)
         case _:
@@ -101,6 +166,35 @@ def _scan(stage: Stage, workload: str) -> _Scan:
                 lambda: scans.line_scan(dev.samx, -0.5, 0.5, steps=steps, exp_time=0.01, relative=False),
                 steps,
                 expected,
+            )
+
+
+def _in_motion(stage: Stage, workload: str) -> _Scan:
+    """1.2 mm in a little more than a second, with points that are told beforehand, or as many as there will be."""
+    scans, dev = stage.client.scans, stage.client.device_manager.devices
+    line: dict[str, Any] = {"relative": False}
+    way = Way("slow", 0.0, 1.2, velocity=1.0)
+    match workload:
+        case "marks":
+            marks = np.linspace(0.0, 1.2, 25).tolist()
+            return _Scan(
+                lambda: scans.cont_line_scan(dev.slow, 0.0, 1.2, steps=25, exp_time=0.01, **line),
+                len(marks),
+                # It runs up and out by two steps.
+                facts={"way": replace(way, start=-0.1, stop=1.3, marks=marks)},
+            )
+        case "fly":
+            return _Scan(
+                lambda: scans.cont_line_fly_scan(dev.slow, 0.0, 1.2, exp_time=0.02, **line),
+                30,
+                facts={"way": way},
+            )
+        case _:
+            name = "line_sweep_scan" if stage.scan_ids[-1:] else "monitor_scan"
+            return _Scan(
+                lambda: getattr(scans, name)(dev.slow, 0.0, 1.2, max_update=0.1, **line),
+                12,
+                facts={"way": way},
             )
 
 
@@ -115,6 +209,8 @@ def play(stage: Stage, workload: str, fault: Fault, dice: random.Random) -> Resu
                 _config(stage, result, dice)
             case "move":
                 _move(stage, result, dice)
+            case "queues":
+                _queues(stage, result, dice)
             case _:
                 _scanning(stage, result, dice)
     except (BECError, OSError, AssertionError) as error:
@@ -128,6 +224,8 @@ def play(stage: Stage, workload: str, fault: Fault, dice: random.Random) -> Resu
 def _scanning(stage: Stage, result: Result, dice: random.Random) -> None:
     scan = _scan(stage, result.workload)
     client_id = stage.client.client_id
+    noted = len(stage.notes())
+    _before(stage, result.workload)
     # A crash point may lie before the first point.
     at = dice.choice([0, dice.randrange(scan.num_points)])
     delay = dice.uniform(0.0, 0.05)
@@ -152,19 +250,143 @@ def _scanning(stage: Stage, result: Result, dice: random.Random) -> None:
     else:
         _wait(reached, PATIENCE_S)
         time.sleep(delay)
+    beam = None
+    if result.workload == "interlock":
+        beam = _trip(stage, result, dice)
+    elif result.workload == "resumed":
+        _interrupt(stage, result, report, dice)
     if result.workload != "paused":
         result.harm = faults.do(stage, result.fault, lambda: report.scan.filed.is_set())
     expected: dict[str, Any] | None = scan.expected
     may_end: tuple[ScanState, ...] = (ScanState.CLOSED,)
-    if result.workload == "aborted":
-        expected, may_end = None, (ScanState.CLOSED, ScanState.ABORTED)
+    if result.workload in ENDED_EARLY:
+        may_end = (ScanState.CLOSED, ScanState.ABORTED)
+        if result.workload == "ctrl-c":
+            _interrupt(stage, result, report, dice)
         _abort(stage, report, scan_id)
+    elif result.workload == "resumed":
+        _continue(stage, report)
+        report.wait(timeout=PATIENCE_S)
     else:
         report.wait(timeout=PATIENCE_S)
-    evidence = stage.evidence(scan_id, client_id, expected, may_end)
+    if beam is not None:
+        beam.join()
+    facts = dict(scan.facts)
+    ended = [status for status in stage.statuses() if status.scan_id == scan_id][-1]
+    if ended.status is ScanState.ABORTED:
+        expected = None
+        if "notes" in facts:
+            facts["notes"] = ("closed",)
+    if result.harm.at is None or ended.timestamp > result.harm.at:
+        # Simulated motors that are killed later forget where they were.
+        facts |= _left(stage, facts.get("left", {}))
+    else:
+        facts.pop("left", None)
+    facts["noted"] = stage.notes()[noted:]
+    evidence = stage.evidence(scan_id, client_id, expected, may_end, **facts)
     result.problems += oracle.judge_scan(evidence, stage.witnessed())
-    if result.harm.at is not None and result.workload not in ("paused", "tail", "aborted"):
+    if result.workload == "interlock":
+        _patiently(lambda: stage.client.interlocks.remove(INTERLOCK))
+    if result.harm.at is not None and result.workload not in (
+        "paused",
+        "tail",
+        "interlock",
+        "resumed",
+        *ENDED_EARLY,
+    ):
         result.stall_s = _stall(stage, scan_id, result.harm.at)
+
+
+def _before(stage: Stage, workload: str) -> None:
+    """What has to be there when the scan begins."""
+    if workload == "ctrl-c":
+        _patiently(
+            lambda: stage.client.scans.mv(stage.client.device_manager.devices.samx, HOME, relative=False)
+        ).wait(timeout=PATIENCE_S)
+    elif workload == "interlock":
+        interlocks = stage.client.interlocks
+        _patiently(lambda: interlocks.add(INTERLOCK, "beam.beam < 1", settle_time=0.1))
+        _wait(lambda: interlocks.status[INTERLOCK].phase == "clear", PATIENCE_S)
+
+
+def _trip(stage: Stage, result: Result, dice: random.Random) -> threading.Thread:
+    """The beam goes and comes back, before or after the harm, for a while that people would notice."""
+    before_s, for_s = dice.uniform(-0.4, 0.6), dice.uniform(0.4, 2.0)
+    result.when += f", beam off {before_s:+.1f} s for {for_s:.1f} s"
+
+    def switch() -> None:
+        time.sleep(max(0.0, before_s))
+        stage.switch_beam(on=False)
+        time.sleep(for_s)
+        stage.switch_beam(on=True)
+
+    thread = threading.Thread(target=switch)
+    thread.start()
+    time.sleep(max(0.0, -before_s))
+    return thread
+
+
+def _interrupt(stage: Stage, result: Result, report: Any, dice: random.Random) -> None:
+    """A pause by a person, who does not wait for anything; too late is no harm."""
+    deferred = dice.random() < 0.7
+    result.when += ", paused" if deferred else ", paused at once"
+    try:
+        # By its id: if it is over, its queue is not to be paused.
+        scan_id = report.scan.scan_id
+        _patiently(
+            lambda: stage.client.queue.request_scan_interruption(deferred_pause=deferred, scan_id=scan_id)
+        )
+    except BECError:
+        if not report.done and not _is_ended(stage, report.scan.scan_id):
+            raise
+
+
+def _continue(stage: Stage, report: Any) -> None:
+    try:
+        _patiently(lambda: stage.client.queue.request_scan_continuation(scan_id=report.scan.scan_id))
+    except BECError:
+        if not report.done and not _is_ended(stage, report.scan.scan_id):
+            raise
+
+
+def _left(stage: Stage, motors: Mapping[str, float]) -> dict[str, Any]:
+    """Where motors are now, as the oracle wants it, and whether the witness is staged."""
+    dev = stage.client.device_manager.devices
+    problems = stage.wait_until_well()
+    assert not problems, problems
+    there = {name: _patiently(dev[name].read)[name]["value"] for name in motors}
+    return {"there": there, "is_staged": stage.is_staged()}
+
+
+def _queues(stage: Stage, result: Result, dice: random.Random) -> None:
+    """Two queues want the witness, one after the other; a third one moves what nobody else wants."""
+    scans, dev = stage.client.scans, stage.client.device_manager.devices
+    at, delay = dice.randrange(20), dice.uniform(0.0, 0.05)
+    result.when = f"point {at} + {delay * 1000:.0f} ms"
+    line: dict[str, Any] = {"steps": 21, "exp_time": 0.01, "relative": False}
+    faults.prepare(stage, result.fault)
+    reports = [
+        _patiently(lambda: scans.line_scan(dev.samx, -0.5, 0.5, **line)),
+        _patiently(lambda: scans.line_scan(dev.samy, -0.5, 0.5, scan_queue="second", **line)),
+    ]
+    move = _patiently(
+        lambda: scans.umv(dev.m1, round(dice.uniform(1, 9), 3), relative=False, scan_queue="third")
+    )
+    scan_ids = [report.scan.scan_id for report in reports]
+    stage.scan_ids += scan_ids
+    _wait(lambda: stage.num_points(dice.choice(scan_ids)) >= at or all(r.done for r in reports), PATIENCE_S)
+    time.sleep(delay)
+    result.harm = faults.do(stage, result.fault, lambda: all(r.done for r in reports))
+    expected = np.linspace(-0.5, 0.5, 21).tolist()
+    files = {}
+    for motor, report in zip(("samx", "samy"), reports, strict=True):
+        report.wait(timeout=PATIENCE_S)
+        evidence = stage.evidence(report.scan.scan_id, stage.client.client_id, {motor: expected})
+        result.problems += oracle.judge_scan(evidence, stage.witnessed())
+        if evidence.file is not None:
+            files[f"the scan of {motor}"] = evidence.file
+    move.wait(timeout=PATIENCE_S)
+    result.problems += oracle.judge_apart(files)
 
 
 def _patiently(ask: Callable[[], Any]) -> Any:

@@ -30,20 +30,25 @@ from deploy import control
 from deploy.services import SERVICES
 from deploy.temporary import TemporaryFleet
 from deploy.watching import STEADY_S
+from file_writer.formats.nexus import value_path
 from tests.chaos import oracle
 from tests.chaos.oracle import Evidence, FileContents
 
 ROOT = Path(__file__).parents[2]
+PLUGINS = Path(__file__).parent / "plugins"
 ROLES = [spec.role for spec in SERVICES]
-MOTORS = ("samx", "samy", "m1", "slow")
+# What the witness watches, and the columns of files in which it may stand.
+WATCHED = ("samx", "samy", "m1", "slow", "flyer.x", "flyer.y", "gate", "beam")
+MOTORS = tuple(name.replace(".", "_") for name in WATCHED)
 # The second device server.
 FAR = "far"
 
 
-def devices(log: Path, *, far: bool = False) -> dict[str, dict[str, Any]]:
-    """The session: two motors that take time and one that does not, a peak, the witness, and a baseline.
+def devices(folder: Path, *, far: bool = False) -> dict[str, dict[str, Any]]:
+    """The session: two motors that take time and one that does not, a flyer, a peak, the witness, a baseline, and what a
+    modifier and an interlock look at.
 
-    far: with a motor and a detector on a second device server.
+    folder: where the witness writes, and the beam is told. far: with a motor and a detector on a second device server.
     """
 
     def device(kind: str, priority: str, **config: Any) -> dict[str, Any]:
@@ -76,7 +81,17 @@ def devices(log: Path, *, far: bool = False) -> dict[str, dict[str, Any]]:
             center=0.3,
             sigma=0.2,
         ),
-        "witness": device("tests.chaos.witness.Witness", "monitored", log=str(log), motors=list(MOTORS)),
+        "witness": device(
+            "tests.chaos.witness.Witness",
+            "monitored",
+            log=str(folder / "witness.log"),
+            stages=str(folder / "stages.log"),
+            motors=list(WATCHED),
+        ),
+        "flyer": device("device_server.sim.SimFlyer", "on_request", move_time=0.02),
+        "gate": device("device_server.sim.ZeroMotor", "on_request"),
+        "notes": device("tests.chaos.witness.Notes", "on_request", file=str(folder / "notes.log")),
+        "beam": device("tests.chaos.witness.Beam", "on_request", file=str(folder / "beam")),
         "room": device("device_server.sim.ConstSignal", "baseline", value=21.5),
     }
     if far:
@@ -105,14 +120,16 @@ class Stage:
         self.roles = [*ROLES, *([f"device_server.{FAR}"] if far else [])]
         # Forked services inherit it: the witness is imported from here, and the crash orders are found.
         os.environ["PYTHONPATH"] = os.pathsep.join(
-            dict.fromkeys([str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))])
+            dict.fromkeys(
+                [str(ROOT), str(PLUGINS), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+            )
         )
         self.fleet = TemporaryFleet(
             prefix="bec-chaos", settings={"device_servers": ["main", FAR]} if far else None
         )
         self.orders = self.fleet.folder / "crash-at"
         os.environ["BEC_CRASH_AT"] = str(self.orders)
-        self.log = self.fleet.folder / "witness.log"
+        self.switch_beam(on=True)
         config = load_service_config(self.fleet.config)
         self._eye_settings = config.broker_settings, config.deployment
         self.broker = Broker(*self._eye_settings, Sender("test", "eye"))
@@ -134,7 +151,7 @@ class Stage:
         self.fleet.start()
         self.new_client()
         file = self.fleet.folder / "devices.yaml"
-        file.write_text(yaml.safe_dump(devices(self.log, far=self.far)), encoding="utf-8")
+        file.write_text(yaml.safe_dump(devices(self.fleet.folder, far=self.far)), encoding="utf-8")
         change = self.client.config.update_session_with_file(file)
         assert not change.failed, change.failed
         if self._hurry:
@@ -194,6 +211,13 @@ class Stage:
         since = time.monotonic() - 2 * STEADY_S
         return len(set(names)) == len(names) and all(self._killed.get(name, 0.0) < since for name in names)
 
+    def switch_beam(self, *, on: bool) -> None:
+        """Whatever of the fleet lives or not."""
+        file = self.fleet.folder / "beam"
+        new = file.with_suffix(".new")
+        new.write_text("1" if on else "0", encoding="ascii")
+        new.rename(file)
+
     # Looking
 
     def pids(self) -> dict[str, int]:
@@ -241,6 +265,7 @@ class Stage:
         client_id: str,
         expected: dict[str, Any] | None = None,
         may_end: tuple[ScanState, ...] = (ScanState.CLOSED,),
+        **more: Any,
     ) -> Evidence:
         statuses = [status for status in self.statuses() if status.scan_id == scan_id]
         schemas = [item.message for item in self.messages(MessageEndpoints.scan_schema(scan_id))]
@@ -267,16 +292,32 @@ class Stage:
             motors=MOTORS,
             expected=expected,
             may_end=may_end,
+            **more,
         )
 
     def witnessed(self) -> dict[int, oracle.Positions]:
         found = {}
         # The last line of a killed process may be half written.
-        for line in self.log.read_text(encoding="utf-8").splitlines():
-            words = line.split()
+        for words in self._lines("witness.log"):
             if len(words) == 1 + len(MOTORS):
                 found[int(words[0])] = tuple(map(float, words[1:]))
         return found
+
+    def notes(self) -> list[str]:
+        """What the modifier has had noted, since the fleet was started."""
+        return [words[0] for words in self._lines("notes.log") if words]
+
+    def is_staged(self) -> bool:
+        """Whether the device server that lives now has left the witness staged."""
+        pid = str(self.pids()["device_server"])
+        own = [words[1] for words in self._lines("stages.log") if len(words) == 2 and words[0] == pid]
+        return own[-1:] == ["stage"]
+
+    def _lines(self, name: str) -> list[list[str]]:
+        file = self.fleet.folder / name
+        if not file.exists():
+            return []
+        return [line.split() for line in file.read_text(encoding="utf-8").splitlines()]
 
     def judge_all(self) -> list[str]:
         """What concerns the deployment as a whole. Call it when nothing runs."""
@@ -316,9 +357,7 @@ def contents(path: str, schema: ScanSchemaMessage | None) -> FileContents:
     """A final file, as far as the oracle needs it. Raises OSError if it cannot be opened."""
     with h5py.File(path) as file:
         columns = {
-            signal.signal: file[f"/entry/collection/devices/{signal.device}/{signal.signal}/value"][
-                :
-            ].tolist()
+            signal.signal: file[value_path(signal)][:].tolist()
             for signal in (schema.signals if schema else ())
         }
         return FileContents(
@@ -326,4 +365,5 @@ def contents(path: str, schema: ScanSchemaMessage | None) -> FileContents:
             columns,
             file["/entry/entry_identifier_uuid"][()].decode(),
             file["/entry/collection/metadata/bec/status"][()].decode(),
+            float(file["/entry/collection/metadata/bec/dead_time_s"][()]),
         )

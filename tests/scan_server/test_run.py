@@ -335,6 +335,41 @@ def test_an_aborted_scan_gives_up_a_silent_device_server_a_running_one_waits() -
     assert "main is not running" in bench.messages(ScanStatusMessage)[-1].message
 
 
+def test_the_clean_up_that_a_device_server_did_not_come_to_is_made_by_its_successor() -> None:
+    bench = Bench(made(LineScan, "samx", -1, 1, steps=100, relative=True))
+    bench.answer(), bench.answer(), bench.answer()
+    bench.take(bench.run.command(QueueAction.ABORT, "enough", T))
+    while bench.kinds != ["move", "unstage"]:
+        bench.answer(0, InstructionStatus.STOPPED, boot="other")
+    before = [message.instruction_id for _, message in bench.sent]
+    bench.answer(0, InstructionStatus.STOPPED, boot="other")
+    bench.answer(0, InstructionStatus.STOPPED, boot="other")
+    assert bench.kinds == ["move", "unstage"] and bench.finish is None
+    assert not {message.instruction_id for _, message in bench.sent} & set(before)
+    # Stopped by somebody in the meantime: that is not gone against.
+    bench.answer(0, InstructionStatus.STOPPED, boot="other")
+    bench.answer(boot="other")
+    assert not bench.sent and bench.counts == 1
+    bench.count(main=0)
+    assert bench.messages(ScanStatusMessage)[-1].message == "enough"
+
+
+def test_a_clean_up_that_ends_its_device_server_is_given_up_and_says_so() -> None:
+    bench = Bench(made(LineScan, "samx", -1, 1, steps=100, relative=True))
+    bench.answer(), bench.answer(), bench.answer()
+    bench.take(bench.run.command(QueueAction.ABORT, "enough", T))
+    while "points" in bench.kinds:
+        bench.answer(0, InstructionStatus.STOPPED)
+    for life in range(20):
+        if bench.sent:
+            moves = bench.kinds[0] == "move"
+            status = InstructionStatus.STOPPED if moves else InstructionStatus.COMPLETED
+            bench.answer(0, status, boot=f"life {life}")
+    bench.count(main=0)
+    end = bench.messages(ScanStatusMessage)[-1]
+    assert (end.status, "was given up" in end.message) == (ScanState.ABORTED, True)
+
+
 def test_devices_stopped_by_somebody_else_end_the_scan() -> None:
     bench = Bench(made(LineScan, "samx", -1, 1, steps=100))
     bench.answer()
