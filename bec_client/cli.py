@@ -53,6 +53,12 @@ ConfigOption = Annotated[
     ),
 ]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
+StartupOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--post-startup-file", exists=True, dir_okay=False, help="A Python file that the shell runs first."
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 UserOption = Annotated[
     str | None, typer.Option("--user", help="Whose request this is (default: the login name).")
@@ -164,6 +170,7 @@ def bec(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
     user: UserOption = None,
     no_start: Annotated[bool, typer.Option("--no-start", help="Do not start a fleet if none runs.")] = False,
+    startup_file: StartupOption = None,
 ) -> None:
     _common.update(config=config, debug=debug, user=user)
     if version:
@@ -172,7 +179,7 @@ def bec(
         print(f"bec {installed('bec')}")
         raise typer.Exit(0)
     if context.invoked_subcommand is None:
-        _shell(user, no_start)
+        _shell(user, no_start, startup_file)
 
 
 @app.command()
@@ -182,12 +189,13 @@ def shell(
     debug: DebugOption = False,
     user: UserOption = None,
     no_start: Annotated[bool, typer.Option("--no-start", help="Do not start a fleet if none runs.")] = False,
+    startup_file: StartupOption = None,
 ) -> None:
     """The shell, as `bec` alone."""
-    _shell(user, no_start)
+    _shell(user, no_start, startup_file)
 
 
-def _shell(user: str | None, no_start: bool) -> None:
+def _shell(user: str | None, no_start: bool, startup_file: Path | None = None) -> None:
     from bec_lib.errors import BrokerError, ServiceDown
     from bec_lib.service.config import load_service_config
 
@@ -214,7 +222,7 @@ def _shell(user: str | None, no_start: bool) -> None:
     from bec_client.shell import run_shell
 
     try:
-        run_shell(client)
+        run_shell(client, startup_file)
     finally:
         client.shutdown()
 

@@ -296,6 +296,20 @@ class BECClient:
 
     # Earlier names of the same
 
+    def wait_for_service(self, name: str, status: Any = None) -> None:
+        """Wait until a service ("ScanServer", "scan_server") runs; status is accepted and ignored.
+
+        Raises ServiceDown when it is silent for longer than a restart takes.
+        """
+        role = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+        role = {"sci_hub": "scihub", "dapserver": "data_pipeline", "dap": "data_pipeline"}.get(role, role)
+        if role not in self.service_status.roles:
+            raise ParameterError(
+                f"there is no service {name!r}.{did_you_mean(role, self.service_status.roles)} There are "
+                f"{', '.join(self.service_status.roles)}"
+            )
+        self.service_status.require([role], f"waiting for {name}")
+
     @property
     def live_updates_config(self) -> LiveUpdates:
         return self.live_updates

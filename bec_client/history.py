@@ -219,10 +219,7 @@ class Group:
 
     def to_pandas(self) -> Any:
         """The values as a pandas DataFrame, one column per signal. Raises BECError without pandas."""
-        try:
-            import pandas  # type: ignore[import-untyped]
-        except ImportError:
-            raise BECError("to_pandas() needs pandas, which is not installed: pip install pandas") from None
+        pandas = pandas_module()
         read = self.read()
         if "value" in read:
             return pandas.DataFrame({self._path.rsplit("/", 1)[-1]: read["value"]})
@@ -267,6 +264,15 @@ class Group:
 
     def __repr__(self) -> str:
         return f"<{self._path.rsplit('/', 1)[-1]}: {', '.join(self.keys())}>"
+
+
+def pandas_module() -> Any:
+    """pandas, which is not among what is needed. Raises BECError without it."""
+    try:
+        import pandas  # type: ignore[import-untyped]
+    except ImportError:
+        raise BECError("to_pandas() needs pandas, which is not installed: pip install pandas") from None
+    return pandas
 
 
 class ReadoutGroupsOfFile:

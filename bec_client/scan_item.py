@@ -158,7 +158,20 @@ class LiveData:
         return self._points.count
 
     def __dir__(self) -> list[str]:
-        return [*self._devices(), "keys", "items"]
+        return [*self._devices(), "get", "items", "keys", "to_pandas"]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The device of that name, `default` if it is not read at the points."""
+        return self._devices().get(name, default)
+
+    def to_pandas(self) -> Any:
+        """The points so far as a pandas DataFrame: one column per signal. Raises BECError without pandas."""
+        from bec_client.history import pandas_module
+
+        columns = {
+            signal: column.val for device in self._devices().values() for signal, column in device.items()
+        }
+        return pandas_module().DataFrame(columns)
 
     def keys(self) -> Any:
         return self._devices().keys()

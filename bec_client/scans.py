@@ -230,8 +230,8 @@ class Scans:
             kwargs=plain_kwargs,
             queue=common.get("scan_queue", client.queue.default_queue),
             metadata=metadata,
-            monitored=plain_argument(common.get("monitored") or []),
-            on_request=plain_argument(common.get("on_request") or []),
+            monitored=_as_list(common.get("monitored")),
+            on_request=_as_list(common.get("on_request")),
             file_suffix=common.get("file_suffix", client.system_config.file_suffix),
             file_directory=common.get("file_directory", client.system_config.file_directory),
             dry_run=dry_run,
@@ -270,6 +270,12 @@ class Scans:
                 self._infos = message.scans
                 self._functions.clear()
         return self._infos
+
+
+def _as_list(devices: Any) -> list[Any]:
+    """Names of devices; one need not stand in a list."""
+    plain = plain_argument(devices or [])
+    return plain if isinstance(plain, list) else [plain]
 
 
 def call_text(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:

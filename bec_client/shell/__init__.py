@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bec_client.client import BECClient
 
 
-def run_shell(client: BECClient) -> None:
-    """Run the shell until the user leaves it. The client must be started; it is not shut down here."""
+def run_shell(client: BECClient, startup_file: Path | None = None) -> None:
+    """Run the shell until the user leaves it. The client must be started; it is not shut down here. startup_file: is run
+    in it first.
+    """
     from bec_client.shell.start import run
 
-    run(client)
+    run(client, startup_file)
 
 
 def load_ipython_extension(shell: Any) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import builtins
 import logging
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +28,11 @@ if TYPE_CHECKING:
     from bec_client.client import BECClient
 
 
-def run(client: BECClient) -> None:
-    """The shell, until it is left."""
+STARTUP = "bec.ipython_client_startup"  # the released BEC's group of plugins for its shell
+
+
+def run(client: BECClient, startup_file: Path | None = None) -> None:
+    """The shell, until it is left. startup_file: is run in it first, after the plugins'."""
     app = TerminalIPythonApp.instance(config=settings())
     app.display_banner = False
     app.initialize(argv=["--no-banner"])
@@ -35,7 +41,24 @@ def run(client: BECClient) -> None:
     prepare(shell, client)
     client.macros.load_all_user_macros()
     print_banner(client)
+    for file in [*_plugin_startup(), *([startup_file] if startup_file else [])]:
+        # What goes wrong in it is shown, and the shell is there all the same.
+        shell.safe_execfile(str(file), shell.user_ns)
     app.start()
+
+
+def _plugin_startup() -> list[Path]:
+    """Files that plugins want to be run when the shell is there: entry points whose names end in "post"."""
+    found = []
+    for point in entry_points(group=STARTUP):
+        if point.name.endswith("post"):
+            try:
+                spec = find_spec(point.module)
+            except (ImportError, ValueError):
+                continue
+            if spec is not None and spec.origin:
+                found.append(Path(spec.origin))
+    return found
 
 
 def settings() -> Config:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ from bec_client.repeat import ScanRestart, TooManyScanRestarts, scan_repeat
 from bec_client.report import ScanInterruption
 from bec_client.scans import FileWriter, Metadata
 from bec_lib.endpoints import MessageEndpoints as Endpoints
-from bec_lib.errors import BECError, ParameterError, ScanFailed
+from bec_lib.errors import BECError, ParameterError, ScanFailed, ServiceDown
 
 
 def scan(bec: Any, **more: Any) -> Any:
@@ -187,3 +189,30 @@ def test_devices_by_the_names_of_the_released_bec(bec: Any) -> None:
     assert bec.devices.samx.get_device_tags() == {"sample"}
     with pytest.raises(AttributeError, match=r"enabled is of the device .* dev\.samx\.enabled = False"):
         velocity.enabled = False
+
+
+def test_live_data_as_a_table_of_pandas(bec: Any, monkeypatch: Any) -> None:
+    report = scan(bec).wait()
+    assert report.scan.live_data.get("nobody") is None
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(BECError, match="needs pandas, which is not installed"):
+        report.scan.live_data.to_pandas()
+    monkeypatch.setitem(sys.modules, "pandas", SimpleNamespace(DataFrame=dict))
+    assert report.scan.live_data.to_pandas()["samx"] == [-1, 1]
+
+
+def test_one_device_need_not_stand_in_a_list(bec: Any, fleet: Any) -> None:
+    scan(bec, monitored=bec.devices.bpm4i, on_request="samx")
+    assert (fleet.requests[-1].monitored, fleet.requests[-1].on_request) == (["bpm4i"], ["samx"])
+
+
+def test_services_are_waited_for_by_their_earlier_names(bec: Any, fleet: Any) -> None:
+    for name in ("ScanServer", "FileWriter", "device_server"):
+        bec.wait_for_service(name)
+    fleet.alive.remove("file_writer")
+    fleet.beat()
+    bec.service_status._seen.clear()
+    with pytest.raises(ServiceDown, match="waiting for FileWriter needs the file writer"):
+        bec.wait_for_service("FileWriter")
+    with pytest.raises(ParameterError, match=r"no service 'ScanSever'\. Did you mean scan_server"):
+        bec.wait_for_service("ScanSever")
