@@ -286,7 +286,7 @@ class Instructions:
             case UnstageDevices():
                 return self._unstage(message)
             case ReadBaseline():
-                return self._baseline(message)
+                return self._baseline(message, message.action)
             case MoveDevices():
                 return self._move(message, message.action)
             case ReadDevices():
@@ -416,8 +416,9 @@ class Instructions:
             raise Failed(_joined(problems))
         return None
 
-    def _baseline(self, message: DeviceInstructionMessage) -> Steps:
+    def _baseline(self, message: DeviceInstructionMessage, action: ReadBaseline) -> Steps:
         run = self._run_of(message)
+        run.schema_version = action.schema_version
         group = run.baseline
         values: list[Any] = [None] * len(group.columns.keys)
         times: list[Any] = [0.0] * len(values)
@@ -440,6 +441,7 @@ class Instructions:
 
     def _points(self, message: DeviceInstructionMessage, action: RunPoints) -> Steps:
         run = self._run_of(message)
+        run.schema_version = action.schema_version
         control, clock = self._control, self._clock
         monotonic, now = clock.monotonic, clock.now
         group = run.monitored
@@ -575,6 +577,7 @@ class Instructions:
     def _sweep(self, message: DeviceInstructionMessage, action: SweepDevice) -> Steps:
         """Points while one device moves. Once it moves a pause is not obeyed; a stop is, at any time."""
         run = self._run_of(message)
+        run.schema_version = action.schema_version
         (adapter,) = self._usable([action.device])
         for end in (action.start, action.target):
             if end is not None:

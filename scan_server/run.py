@@ -1543,6 +1543,9 @@ class ScanRun:
     # Small things
 
     def _send(self, server: str, action: Action) -> str:
+        version = 1 if self._schema is None else self._schema.version
+        if isinstance(action, (RunPoints, SweepDevice, ReadBaseline)) and action.schema_version != version:
+            action = action.model_copy(update={"schema_version": version})
         self._serial += 1
         instruction_id = f"{self.order.scan_id}:{self._epoch}:{self._serial}"
         self._in_flight[instruction_id] = _Sent(server, action, cleans=self.phase is Phase.CLEANING)

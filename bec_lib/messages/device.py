@@ -47,9 +47,10 @@ class UnstageDevices(Part):
 
 
 class ReadBaseline(Part):
-    """Read the staged baseline devices once, into the scan's readings."""
+    """Read the staged baseline devices once, into the scan's readings. schema_version: of their columns."""
 
     kind: Literal["baseline"] = "baseline"
+    schema_version: int = 1
 
 
 class RunPoints(Part):
@@ -66,7 +67,7 @@ class RunPoints(Part):
     want_reading: the reply's result carries the last point's reading (device -> signal -> {value,
     timestamp}).
     given: values of staged `given` columns, one per point, or one for all of them; a column which is not here has the
-    target of the motor of its name.
+    target of the motor of its name. schema_version: of the columns.
     """
 
     kind: Literal["points"] = "points"
@@ -82,12 +83,13 @@ class RunPoints(Part):
     want_reading: bool = False
     attempt: int = 1
     given: dict[str, list[Any]] = {}
+    schema_version: int = 1
 
 
 class SweepDevice(Part):
     """Take points while a device is on its way; fields as in `bec_lib.scans.Sweep`. The reply's result is
     {"points": how many}. Obeys stop at any time; a pause before it begins.
-    given: as in `RunPoints`; the device's own targets are its marks.
+    given, schema_version: as in `RunPoints`; the device's own targets are its marks.
     """
 
     kind: Literal["sweep"] = "sweep"
@@ -107,6 +109,7 @@ class SweepDevice(Part):
     frames_per_trigger: int = 1
     settling_time_after_trigger_s: float = 0.0
     given: dict[str, list[Any]] = {}
+    schema_version: int = 1
 
 
 class MoveDevices(Part):

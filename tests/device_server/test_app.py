@@ -74,6 +74,9 @@ def test_columns_that_come_with_the_instructions_are_behind_those_that_are_read(
     assert found[4] == [*keys, 3, 3, 3]
     block = points(bench)[-1]
     assert block.device_times[4] == block.server_times
+    assert block.schema_version == 1
+    bench.do(RunPoints(first_index=103, count=1, schema_version=2), scan_id="s1")
+    assert points(bench)[-1].schema_version == 2
 
 
 def test_a_scan_from_stage_to_unstage(bench: Any, zero: Config) -> None:

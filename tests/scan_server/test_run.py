@@ -888,6 +888,22 @@ def test_replies_to_nobodys_instruction_are_passed_over() -> None:
     assert bench.run.answered(reply, T) == []
 
 
+def test_a_device_server_that_comes_back_with_other_columns_is_told_which_version_they_are() -> None:
+    """Its blocks were taken for those of the first version, and left out by the bundler."""
+    bench = Bench(made(LineScan, "samx", 0, 9, steps=10))
+    while bench.sent[0][1].action.kind != "points":
+        bench.answer()
+    bench.answer(status=InstructionStatus.STOPPED, boot="anew")
+    while bench.sent:
+        bench.answer(status=InstructionStatus.STOPPED, boot="anew")
+    bench.knows_given = False
+    bench.count(main=2)
+    actions = bench.answer_all()
+    assert [schema.version for schema in bench.messages(ScanSchemaMessage)] == [1, 2]
+    versions = {a.schema_version for a in actions if a.kind in ("points", "baseline")}
+    assert versions == {2}
+
+
 # What is said of the points beside what is read
 
 
