@@ -1,4 +1,4 @@
-"""The examples of docs/client.md and docs/cli.md are run as they stand, on the scripted fleet."""
+"""The examples of docs/client.md, docs/moving_over.md and docs/cli.md are run as they stand, on the scripted fleet."""
 
 from __future__ import annotations
 
@@ -68,6 +68,20 @@ def test_the_examples_of_the_client(
     assert names["fit"].center == 0.37
     assert names["report"].scan.metadata == {"sample": "gold"}
     assert "Scan 1 closed: 11 points" in capsys.readouterr().out
+
+
+def test_the_examples_of_moving_over(
+    ready: Any, make_client: Any, monkeypatch: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("bec_client.client.BECClient", lambda *args, **kwargs: make_client())
+    names: dict[str, Any] = {}
+    try:
+        for block in blocks("moving_over.md", "python"):
+            exec(compile(block, "docs/moving_over.md", "exec"), names)
+    finally:
+        if "bec" in names:
+            names["bec"].shutdown()
+    assert capsys.readouterr().out.splitlines()[-1] == "3 COMPLETED 5"
 
 
 def commands() -> list[str]:
