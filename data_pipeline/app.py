@@ -230,7 +230,7 @@ class DataPipeline:
             if self._was_answered(request):
                 self._log.forget(request.request_id)
                 return
-            age = self._service.clock.now() - delivery.envelope.sent
+            age = self._broker.now() - delivery.envelope.sent
             if age > STALE_REQUEST_S:
                 self._answer(
                     request,

@@ -132,7 +132,7 @@ class Conditions:
         """A device's read-back. One that was published long ago says nothing of now: nobody looked at the device."""
         device = item.endpoint.key.rsplit("/", 1)[-1]
         message: DeviceMessage = item.message
-        if device not in self._watched or self._clock.now() - item.envelope.sent > STALE_S:
+        if device not in self._watched or self._broker.now() - item.envelope.sent > STALE_S:
             return
         self._interlocks.take(device, message.signals, self._clock.monotonic())
         self._judge([device])
@@ -308,7 +308,7 @@ class Conditions:
         """What has been published just now is known at once, not only when it comes."""
         try:
             for item in self._broker.get_many(list(self._watched.values())):
-                if isinstance(item, Delivery) and self._clock.now() - item.envelope.sent <= STALE_S:
+                if isinstance(item, Delivery) and self._broker.now() - item.envelope.sent <= STALE_S:
                     device = item.endpoint.key.rsplit("/", 1)[-1]
                     self._interlocks.take(device, item.message.signals, self._clock.monotonic())
         except MessageError as error:

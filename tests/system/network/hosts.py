@@ -5,6 +5,7 @@ with its own way to a Redis on TCP that asks for a password.
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 import shutil
 import socket
@@ -27,8 +28,16 @@ from tests.system.network.relay import Relay
 from tests.system.processes import wait_until
 
 SERVICES = ("scan_server", "device_server", "scan_bundler", "file_writer")
+ROOT = Path(__file__).parents[3]
 PASSWORD = "a password, not a secret"
 _CLIENT = "client"
+# By how much the clocks of some hosts are wrong, seconds. Nothing that is tried here may depend on it.
+CLOCKS = {"device_server": 300.0, "file_writer": -300.0}
+_WRONG_CLOCK = """
+import os, time
+_true = time.time
+time.time = lambda: _true() + float(os.environ["TEST_CLOCK_S"])
+"""
 _MOTOR = {
     "limits": [-25, 25],
     "velocity": 20,
@@ -60,6 +69,8 @@ class Hosts:
         self.data = self.folder / "data"
         self._settings = {"deployment": f"hosts-{secrets.token_hex(4)}", "data_path": str(self.data)}
         self.client: Any = None
+        (self.folder / "clock").mkdir()
+        (self.folder / "clock" / "sitecustomize.py").write_text(_WRONG_CLOCK, encoding="utf-8")
         self._redis, port = redis_on_tcp(self.folder / "redis")
         (self.folder / "password").write_text(PASSWORD + "\n", encoding="utf-8")
         self.server = ("127.0.0.1", port)
@@ -67,7 +78,7 @@ class Hosts:
         self.processes: dict[str, subprocess.Popen[str]] = {}
         for name, relay in self.relays.items():
             # A person's patience is not what is tried here.
-            self.write_config(name, relay.port, **({"answer_timeout_s": 0.5} if name == _CLIENT else {}))
+            self.write_config(name, relay.port, **({"answer_timeout_s": 0.3} if name == _CLIENT else {}))
         self.broker = self.new_broker("eye", port)
         self.told: list[str] = []
 
@@ -110,12 +121,15 @@ class Hosts:
 
     def start_service(self, role: str, host: str = "") -> subprocess.Popen[str]:
         """Start it. host: whose configuration it uses; its own if empty."""
+        path = [str(self.folder / "clock"), str(ROOT), os.environ.get("PYTHONPATH", "")]
+        clock = {"PYTHONPATH": os.pathsep.join(path), "TEST_CLOCK_S": str(CLOCKS.get(role, 0.0))}
         errors = (self.folder / f"{role}{host}.err").open("w", encoding="utf-8")
         with errors:
             process = subprocess.Popen(
                 [sys.executable, "-m", role, "--config", str(self.config_of(host or role))],
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
+                env={**os.environ, **clock},
                 cwd=self.folder,
                 text=True,
             )
