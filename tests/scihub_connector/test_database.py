@@ -1,7 +1,9 @@
-"""The database target, on SQLite; on PostgreSQL as well if BEC_TEST_POSTGRESQL names an empty one."""
+"""The database target, on SQLite; on PostgreSQL as well, where it is installed or BEC_TEST_POSTGRESQL names an empty one."""
 
+import contextlib
 import os
 import sqlite3
+import subprocess
 
 import pytest
 import sqlalchemy as sql
@@ -10,24 +12,43 @@ from bec_lib import messages as m
 from scihub_connector.database import VERSION, Database, metadata
 from scihub_connector.outbox import Entry
 from scihub_connector.target import Refused, Unavailable
+from tests.scihub_connector.postgresql import private_server, programs
 from tests.scihub_connector.test_records import status
 
 POSTGRESQL = os.environ.get("BEC_TEST_POSTGRESQL", "")
 
 
 ON_POSTGRESQL = pytest.param(
-    "postgresql", marks=pytest.mark.skipif(not POSTGRESQL, reason="BEC_TEST_POSTGRESQL is not set")
+    "postgresql",
+    marks=pytest.mark.skipif(
+        not POSTGRESQL and programs() is None,
+        reason="PostgreSQL is not installed, and BEC_TEST_POSTGRESQL is not set",
+    ),
 )
+
+
+@pytest.fixture(scope="module")
+def server():
+    if POSTGRESQL:
+        yield POSTGRESQL
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            url = stack.enter_context(private_server())
+        except (OSError, KeyError, subprocess.CalledProcessError) as error:
+            pytest.skip(f"PostgreSQL is installed, but cannot be started here: {error}")
+        yield url
 
 
 @pytest.fixture(params=["sqlite", ON_POSTGRESQL])
 def url(request, tmp_path):
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/sub/bec.sqlite"
-    engine = sql.create_engine(POSTGRESQL)
+    server = request.getfixturevalue("server")
+    engine = sql.create_engine(server)
     metadata.drop_all(engine)
     engine.dispose()
-    return POSTGRESQL
+    return server
 
 
 @pytest.fixture
