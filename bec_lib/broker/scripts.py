@@ -27,7 +27,8 @@ if lease ~= '' then
   local held = redis.call('HMGET', lease, 'epoch', 'seq')
   if held[1] ~= ARGV[1] then return {'fenced', held[1] or ''} end
   if (tonumber(held[2] or '') or 0) >= tonumber(ARGV[2]) then return {'repeated'} end
-elseif ARGV[2] ~= '' then
+end
+if lease == '' and ARGV[2] ~= '' then
   local time = redis.call('TIME')
   if time[1] * 1000 + time[2] / 1000 > tonumber(ARGV[2]) then return {'late'} end
 end
