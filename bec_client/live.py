@@ -157,9 +157,9 @@ class LiveUpdates:
     def __init__(self, client: BECClient, console: Console | None = None):
         self._client = client
         self._console = console
-        self.open_live: Callable[[Console], Any] = (
-            _live  # what changes below the rows; a notebook has its own
-        )
+        # Before something is shown; and what changes below the rows. A notebook has its own.
+        self.begin: Callable[[], Any] = lambda: None
+        self.open_live: Callable[[Console], Any] = _live
         self.enabled = True
         self.print_live_table = True
         self.print_client_messages = True
@@ -170,9 +170,12 @@ class LiveUpdates:
     def console(self) -> Console:
         return self._console or tables.console()
 
-    def show_on(self, console: Console, open_live: Callable[[Console], Any]) -> None:
+    def show_on(
+        self, console: Console, begin: Callable[[], Any], open_live: Callable[[Console], Any]
+    ) -> None:
         """Show what runs there from now on. open_live: makes what `rich.live.Live` is to a terminal."""
         self._console = console
+        self.begin = begin
         self.open_live = open_live
 
     def show(self, report: ScanReport) -> None:
@@ -180,10 +183,12 @@ class LiveUpdates:
         if not report.is_scan:
             self.show_move(report)
             return
+        self.begin()
         LiveView(self._client, report, self.console, self).run()
 
     def show_move(self, report: ScanReport) -> None:
         """Show where the devices of a move are until all have arrived. Ctrl-C stops them."""
+        self.begin()
         names = [a for a in report.request.args[::2] if isinstance(a, str)]
         if report._ticket.finished.wait(REFRESH_S):
             self._moved(report, names)

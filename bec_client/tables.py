@@ -94,7 +94,8 @@ def as_text(item: RenderableType) -> str:
     """What would be printed, as a string, for `__str__`."""
     width = console().width
     buffer = io.StringIO()
-    Console(file=buffer, width=width, highlight=False, force_terminal=False).print(item)
+    # In a notebook rich would show it instead.
+    Console(file=buffer, width=width, highlight=False, force_terminal=False, force_jupyter=False).print(item)
     return buffer.getvalue().rstrip("\n")
 
 

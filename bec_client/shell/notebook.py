@@ -26,7 +26,7 @@ HEAD, TAIL = 5, 30  # lines that stay: the title and the head of the table, and 
 def show_in_notebook(client: BECClient) -> None:
     """Show the scans of a client in the notebook that this process is the kernel of."""
     console = NotebookConsole()
-    client.live_updates.show_on(console, lambda _: console.open())
+    client.live_updates.show_on(console, console.open, lambda _: console.output)
     client.live_updates.return_when_paused = True
 
 
@@ -39,18 +39,15 @@ class NotebookConsole(Console):
             file=io.StringIO(), width=width, force_terminal=True, force_jupyter=False, color_system=None,
             highlight=False, legacy_windows=False,
         )  # fmt: skip
-        self._screen: Screen | None = None
+        self.output = Screen(self)
 
     def open(self) -> Screen:
-        """A new output, for the next scan."""
-        self._screen = Screen(self)
-        return self._screen
+        """A new output, for the next scan or move."""
+        self.output = Screen(self)
+        return self.output
 
     def print(self, *objects: Any, **how: Any) -> None:
-        text = self.text_of(*objects, **how)
-        if self._screen is None:
-            self._screen = Screen(self)
-        self._screen.add(text)
+        self.output.add(self.text_of(*objects, **how))
 
     def text_of(self, *objects: Any, **how: Any) -> str:
         with self.capture() as captured:

@@ -11,6 +11,7 @@ from IPython.core.displaypub import CapturingDisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
 
 from bec_client.shell.notebook import NotebookConsole, Screen, show_in_notebook
+from bec_client.tables import as_text
 from bec_lib.errors import DeviceError, ReasonCode
 
 
@@ -48,6 +49,21 @@ def test_the_next_scan_is_an_output_of_its_own(bec: Any, published: list[dict[st
         bec.scans.line_scan(bec.devices.samx, -1, 1, steps=2)
     assert len(ids(published)) == 2
     assert published[-1]["data"]["text/plain"].startswith("Scan 2")
+
+
+def test_a_move_is_an_output_of_its_own(bec: Any, published: list[dict[str, Any]], fleet: Any) -> None:
+    fleet.calls[("samx", "read")] = {"samx": {"value": 1.5, "timestamp": 1e9}}
+    bec.scans.line_scan(bec.devices.samx, -1, 1, steps=2)
+    bec.umv(bec.devices.samx, 1.5)
+    assert len(ids(published)) == 2
+    assert published[-1]["data"]["text/plain"] == "samx is at 1.500 mm"
+
+
+def test_what_is_printed_of_an_object_is_text(monkeypatch: Any) -> None:
+    """rich would show it at once, and leave an empty text to be shown after it."""
+    monkeypatch.setattr("bec_client.tables._console", None)
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    assert as_text("3 scans") == "3 scans"
 
 
 def test_a_scan_that_fails_shows_its_points_and_raises(
