@@ -14,7 +14,7 @@ from typing import Any
 from bec_client.names import WrongName
 from bec_lib.broker import Broker, Delivery
 from bec_lib.endpoints import MessageEndpoints as Endpoints
-from bec_lib.errors import BECError, StorageError
+from bec_lib.errors import BECError, ReasonCode, StorageError
 from bec_lib.messages import ScanHistoryMessage
 
 COLLECTION = "/entry/collection"
@@ -72,7 +72,7 @@ class History:
         for message in reversed(self.messages()):
             if message.scan_id == scan_id:
                 return ScanData.of(message)
-        raise BECError(f"there is no scan with the id {scan_id} in the history")
+        raise BECError(f"there is no scan with the id {scan_id} in the history", code=ReasonCode.NOT_FOUND)
 
     def get_by_scan_number(self, number: int) -> ScanData:
         """Raises BECError if no such scan is in the history."""
@@ -85,7 +85,7 @@ class History:
             if messages
             else "it is empty"
         )
-        raise BECError(f"there is no scan number {number} in the history; {span}")
+        raise BECError(f"there is no scan number {number} in the history; {span}", code=ReasonCode.NOT_FOUND)
 
     def get_by_dataset_number(self, number: int) -> list[ScanData]:
         """The scans of a dataset, oldest first. Raises BECError if there are none, or none that are still told of."""
@@ -99,7 +99,8 @@ class History:
         if not scans:
             raise BECError(
                 f"there is no scan of dataset {number} among the latest scans; datasets are made by "
-                "`with scans.dataset_id_on_hold:`"
+                "`with scans.dataset_id_on_hold:`",
+                code=ReasonCode.NOT_FOUND,
             )
         return scans
 

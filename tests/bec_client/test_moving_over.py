@@ -216,3 +216,20 @@ def test_services_are_waited_for_by_their_earlier_names(bec: Any, fleet: Any) ->
         bec.wait_for_service("FileWriter")
     with pytest.raises(ParameterError, match=r"no service 'ScanSever'\. Did you mean scan_server"):
         bec.wait_for_service("ScanSever")
+
+
+def test_blocks_are_decorators_as_well(bec: Any, fleet: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    @bec.scans.hide_report
+    @bec.scans.dataset_id_on_hold
+    @Metadata({"sample": "gold"})
+    def measure() -> None:
+        bec.scans.line_scan(bec.devices.samx, -1, 1, steps=2).wait()
+
+    measure()
+    measure()
+    assert capsys.readouterr().out == ""
+    assert [request.metadata for request in fleet.requests] == [
+        {"sample": "gold", "dataset_number": 1},
+        {"sample": "gold", "dataset_number": 2},
+    ]
+    assert bec.metadata == {}
