@@ -297,6 +297,7 @@ class OphydAdapter:
             limits=list(limits) if limits else None,
             configuration=self._configuration(),
             user_parameter=config.userParameter,
+            files=readings.files_of(getattr(self.obj, "file_event", None)),
         )
         return device, refused
 

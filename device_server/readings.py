@@ -159,6 +159,25 @@ def value_for(value: Any, is_float: bool) -> Any:
     return value
 
 
+def files_of(event: Any) -> list[dict[str, Any]]:
+    """Files that a device writes during a scan, from its `file_event` once it is staged: {"path", "name", "dataset"} each.
+
+    event: None, or a value or signal with `file_path` and, if it is not meant as a whole, `hinted_h5_entries`: name -> path
+    of a dataset in it. Of the released BEC's FileEventSignal the value is a message with these.
+    """
+    if event is not None and not isinstance(event, Mapping) and callable(getattr(event, "get", None)):
+        event = event.get()
+    said = event if isinstance(event, Mapping) else getattr(event, "__dict__", {})
+    path, entries = said.get("file_path"), said.get("hinted_h5_entries")
+    if not path:
+        return []
+    if not isinstance(entries, Mapping) or not entries:
+        entries = {"data": "/"}
+    return [
+        {"path": str(path), "name": str(name), "dataset": str(dataset)} for name, dataset in entries.items()
+    ]
+
+
 def missing_signal(device: str, signal: str, found: Sequence[str]) -> DeviceError:
     """A device that did not give what it described when it was staged."""
     return DeviceError(

@@ -64,7 +64,8 @@ def judge(path: Path, environment: Path = ENVIRONMENT) -> list[Verdict]:
         program = environment / "bin" / command[0]
         if not program.exists():
             raise FileNotFoundError(f"{program} is missing: `make judge FILE={path}` installs the judges.")
-        verdicts.append(read(_output_of([str(program), *command[1:], str(path.resolve())])))
+        file = path.resolve()
+        verdicts.append(read(_output_of([str(program), *command[1:], str(file)], file.parent)))
     return verdicts
 
 
@@ -86,12 +87,14 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def _output_of(command: list[str]) -> str:
+def _output_of(command: list[str], folder: Path) -> str:
     # Wide, plain lines: neither judge shall wrap or colour what is read here.
     settings = {**os.environ, "NO_COLOR": "1", "COLUMNS": "1000", "HDF5_USE_FILE_LOCKING": "FALSE"}
     try:
         done = subprocess.run(
             command,
+            # pynx takes the file of an external link as relative to where it runs.
+            cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

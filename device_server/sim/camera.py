@@ -19,6 +19,7 @@ import numpy as np
 from ophyd import Component as Cpt
 from ophyd import Kind
 
+from device_server.frames import DATASET, FrameFile, frames_path
 from device_server.sim.detector import AcquiredSignal, SimDetector
 from device_server.sim.lookup import find_device, position_of
 from device_server.sim.models import response
@@ -68,6 +69,7 @@ class SimCamera(SimDetector):
     hot_pixels: how many pixels always show `hot_value` counts. noise: "poisson" or "none".
     read_image: true puts the image into every reading; without it `image` can be looked at but is not recorded, for
         an image of more than 64 kB does not travel in a reading.
+    write_frames: true lets it write each triggered frame into a file of its own, beside the scan's.
     """
 
     USER_ACCESS: tuple[str, ...] = (
@@ -108,6 +110,7 @@ class SimCamera(SimDetector):
         seed: int | None = None,
         exp_time: float = 0.0,
         read_image: bool = False,
+        write_frames: bool = False,
         **device: Any,
     ) -> None:
         rows, columns = (int(n) for n in shape)
@@ -140,6 +143,8 @@ class SimCamera(SimDetector):
             else None
         )
         self._count = 0
+        self._write_frames = write_frames
+        self._frames: FrameFile | None = None
         self._exposed: tuple[tuple[float, float], float, int] = (self._center, 0.0, 0)
         self._developed: tuple[Any, _Frame] | None = None
         self.image._readback = np.zeros((rows, columns), np.uint16)
@@ -161,9 +166,37 @@ class SimCamera(SimDetector):
             signal.exposed()
 
     def stage(self) -> list[Any]:
-        """As ophyd; frames are numbered from 1 again, so the noise repeats."""
+        """As ophyd; frames are numbered from 1 again, so the noise repeats. Opens the file of frames."""
         self._count = 0
-        return super().stage()
+        staged = super().stage()
+        path = frames_path(getattr(getattr(self.scan_info, "msg", None), "file", None), self.name)
+        if self._write_frames and path is not None:
+            self._close_frames()
+            self._frames = FrameFile(path, self.shape)
+        return staged
+
+    def unstage(self) -> list[Any]:
+        """As ophyd; closes the file of frames."""
+        unstaged = super().unstage()
+        self._close_frames()
+        return unstaged
+
+    @property
+    def file_event(self) -> dict[str, Any] | None:
+        """The file that it writes at the moment, by which the scan's own file links to it."""
+        if self._frames is None:
+            return None
+        return {"file_path": str(self._frames.path), "hinted_h5_entries": {"data": DATASET}}
+
+    def _acquire_triggered(self, scale: float) -> None:
+        super()._acquire_triggered(scale)
+        if self._frames is not None:
+            self._frames.append(self.frame().image)
+
+    def _close_frames(self) -> None:
+        frames, self._frames = self._frames, None
+        if frames is not None:
+            frames.close()
 
     def read(self) -> dict[str, dict[str, Any]]:
         """As ophyd; a camera that was not triggered takes one frame for all signals."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
+import numpy as np
 import pytest
 
+from bec_lib.messages import DeviceSchema
+from device_server.frames import DATASET, FrameFile
 from file_writer import hdf5
 from file_writer.formats.nexus import NexusFormat
 from file_writer.layout import EndFacts, Facility, ScanFacts
@@ -65,18 +69,11 @@ pytestmark = [
     ],
 )
 def test_a_final_file_passes_both_validators(tmp_path: Path, facts: ScanFacts) -> None:
-    path = tmp_path / "S00042_master.h5"
-    root = NexusFormat().layout(facts)
-    live = hdf5.LiveFile(path, root)
-    live.start()
-    points = [points_of(facts.schema, 0, 4)]
-    live.append(row_arrays(points, live.columns, {1: facts.schema}, STARTED)[0])
-    live.close()
-    hdf5.complete(path, NexusFormat().closing(facts, EndFacts("closed", 4, STARTED + 2)), {}, root)
-
+    path = write(tmp_path, facts)
     assert complaints(path) == {}
-    if "tomo_entry" not in root.members[0].attributes.values():  # type: ignore[union-attr]
-        return
+    with h5py.File(path) as file:
+        if file["/entry"].attrs.get("default") != "tomo_entry":
+            return
     # Neither validator looks into a subentry: the same as an entry of its own.
     alone = tmp_path / "tomo.h5"
     with h5py.File(path) as whole, h5py.File(alone, "w") as file:
@@ -89,6 +86,41 @@ def test_a_final_file_passes_both_validators(tmp_path: Path, facts: ScanFacts) -
             del file["entry/data"][name]
             file["entry/data"][name] = h5py.SoftLink(f"/entry/{field}")
     assert complaints(alone) == {}
+
+
+def test_a_tomogram_whose_camera_writes_a_file_passes_both_validators(tmp_path: Path) -> None:
+    frames = FrameFile(tmp_path / "S00042_eiger.h5", (3, 4))
+    for _ in range(4):
+        frames.append(np.zeros((3, 4)))
+    frames.close()
+    schema = schema_of((OMEGA, COUNTER, IMAGE_KEY), (), ("omega",))
+    camera = DeviceSchema(
+        name="eiger", files=[{"path": str(frames.path), "name": "data", "dataset": DATASET}]
+    )
+    facts = replace(
+        facts_of(
+            schema.model_copy(update={"devices": [*schema.devices, camera]}), status_of(motors=["omega"])
+        ),
+        file=str(tmp_path / "S00042_master.h5"),
+    )
+    path = write(tmp_path, facts)
+    with h5py.File(path) as file:
+        assert file["/entry/tomo_entry/data/data"].shape == (4, 3, 4)
+        assert file["/entry/tomo_entry/definition"][()] == b"NXtomo"
+    assert complaints(path) == {}
+
+
+def write(folder: Path, facts: ScanFacts) -> Path:
+    """The final file of four points."""
+    path = folder / "S00042_master.h5"
+    root = NexusFormat().layout(facts)
+    live = hdf5.LiveFile(path, root)
+    live.start()
+    points = [points_of(facts.schema, 0, 4)]
+    live.append(row_arrays(points, live.columns, {1: facts.schema}, STARTED)[0])
+    live.close()
+    hdf5.complete(path, NexusFormat().closing(facts, EndFacts("closed", 4, STARTED + 2)), {}, root)
+    return path
 
 
 def complaints(path: Path) -> dict[str, tuple[str, ...]]:
