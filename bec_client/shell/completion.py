@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from IPython.core.completer import (
     CompletionContext,
@@ -19,6 +19,7 @@ from IPython.core.completer import (
     context_matcher,
 )
 
+from bec_client.client import BECClient
 from bec_client.dap import DAP, Fit, Model
 from bec_client.devices import Device, DeviceContainer, Signal
 from bec_client.history import Group, ReadoutGroupsOfFile, ScanData
@@ -26,14 +27,13 @@ from bec_client.report import ScanReport
 from bec_client.scan_item import LiveData, LiveDevice, ScanItem
 from bec_lib.errors import BECError
 
-if TYPE_CHECKING:
-    from bec_client.client import BECClient
-
 _CALL = re.compile(r"(?:scans\.\w+|\bu?mvr?|\bwm|dev\.wm)\(([^()]*)$")
 _SCAN = re.compile(r"scans\.(\w+)\($")
 _CHAIN = re.compile(r"^([A-Za-z]\w*(?:\.[A-Za-z]\w*)*)\.(\w*)$")
 # Their attributes may be looked up: it costs a look into memory, Redis or a file at most.
 _OPEN = (DAP, Model, Fit, ScanReport, ScanItem, ScanData, Group, ReadoutGroupsOfFile, LiveData, LiveDevice)
+# Properties of the client that ask nobody.
+_PARTS = ("dev", "live_updates_config")
 
 
 def matchers(shell: Any, client: BECClient) -> list[Any]:
@@ -108,7 +108,7 @@ def names_in_chain(text: str, names: Mapping[str, Any]) -> list[str]:
             item = _step(item, step)
             if item is None:
                 return []
-        if not isinstance(item, (DeviceContainer, Device, Signal, *_OPEN)):
+        if not type(item).__module__.startswith("bec_client."):
             return []
         return [f"{chain}.{n}" for n in dir(item) if n.startswith(start) and (start or not n.startswith("_"))]
     except (BECError, AttributeError, KeyError):
@@ -124,6 +124,6 @@ def _step(item: Any, name: str) -> Any:
         if hasattr(type(item), name) or item._entry.method(path) is not None:
             return None
         return getattr(item, name)
-    if isinstance(item, _OPEN):
+    if isinstance(item, _OPEN) or (isinstance(item, BECClient) and name in _PARTS):
         return getattr(item, name, None)
     return vars(item).get(name) if hasattr(item, "__dict__") else None

@@ -49,6 +49,23 @@ def test_devices_and_their_signals_are_completed(shell: Any, fleet: Any) -> None
     assert not fleet.requests, "completion must ask no device"
 
 
+def test_the_parts_of_the_client_are_completed(shell: Any, bec: Any, tmp_path: Any) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("def align(): ...\n")
+    bec.macros.load_user_macro(file)
+    for line, expected in (
+        ("bec.hist", "bec.history"),
+        ("bec.set_gl", "bec.set_global_var"),
+        ("bec.queue.request_scan_ab", "bec.queue.request_scan_abortion"),
+        ("bec.macros.al", "bec.macros.align"),
+        ("bec.callbacks.reg", "bec.callbacks.register"),
+        ("bec.live_updates_config.print_l", "bec.live_updates_config.print_live_table"),
+        ("ali", "align"),
+        ("scans.line_scan(dev.samx, -1, 1, async_c", "scans.line_scan(dev.samx, -1, 1, async_callback="),
+    ):
+        assert expected in completions(shell, line), line
+
+
 def test_devices_are_completed_inside_calls(shell: Any) -> None:
     assert "scans.line_scan(dev.samx" in completions(shell, "scans.line_scan(sa")
     assert "umv(dev.bpm4i" in completions(shell, "umv(bp")
