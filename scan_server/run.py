@@ -22,7 +22,8 @@ before it is answered, and nothing is sent until it is.
 
 Pipelined steps (`Trajectory`, `Points`, `Move`) are sent ahead, `window` instructions at a time, because a device
 server runs its instructions in order. Steps with a result are journalled, and the generator waits for them.
-With several device servers the barrier between moving and reading is held here: one point at a time, moves first.
+With several device servers the barrier between moving and reading is held here: one point at a time, moves first. Where
+all that moves and all that is read is on one of them, it does that itself, as if there were no other.
 """
 
 from __future__ import annotations
@@ -246,12 +247,15 @@ Action = (
 
 @dataclass(frozen=True)
 class _Sent:
-    """awaited: the generator waits for its result. cleans: it is part of the clean-up."""
+    """awaited: the generator waits for its result. cleans: it is part of the clean-up. alone: with several device servers,
+    whole points that this one takes without the others.
+    """
 
     server: str
     action: Action
     awaited: bool = False
     cleans: bool = False
+    alone: bool = False
 
 
 @dataclass
@@ -760,7 +764,7 @@ class ScanRun:
         """
         while self._backlog:
             sent = self._backlog.popleft()
-            instruction_id = self._send(sent.server, sent.action)
+            instruction_id = self._send(sent.server, sent.action, alone=sent.alone)
             if sent.awaited:
                 self._awaited = instruction_id
         if self._exhausted and self._walk is None:
@@ -822,16 +826,15 @@ class ScanRun:
         """With several device servers: a point is begun, and not read by all of them."""
         if len(self.plan.servers) == 1:
             return False
-        begun = [sent.action for sent in self._in_flight.values()]
-        if self._groups and _is_one_point(self._groups[0][0].action):
+        if self._groups and _is_one_point(self._groups[0][0]):
             return True
-        return any(_is_one_point(action) for action in begun)
+        return any(_is_one_point(sent) for sent in self._in_flight.values())
 
     def _finish_point(self) -> None:
         """Of a scan that is paused: send the rest of the point in hand, and nothing behind it."""
         if self._in_flight or self._held:
             return
-        if self._groups and _is_one_point(self._groups[0][0].action):
+        if self._groups and _is_one_point(self._groups[0][0]):
             self._send_group()
         else:
             self._finishes_point = False
@@ -843,8 +846,8 @@ class ScanRun:
         return pieces >= self._window
 
     def _send_piece(self, walk: _Walk) -> None:
-        several = len(self.plan.servers) > 1
-        size = 1 if several and walk.columns else min(self._chunk, walk.count - walk.offset)
+        together = not walk.columns or self._alone(walk.columns)
+        size = min(self._chunk, walk.count - walk.offset) if together else 1
         start, stop = walk.offset, walk.offset + size
         positions = {name: column[start:stop].tolist() for name, column in walk.columns.items()}
         piece = RunPoints(
@@ -870,6 +873,20 @@ class ScanRun:
         """The id of the (last) instruction."""
         if len(self.plan.servers) == 1:
             return self._send(self.plan.servers[0], piece)
+        alone = self._alone(piece.positions)
+        if alone:
+            # Behind whatever is in flight, unless that is the piece before.
+            if (
+                not piece.want_reading
+                and self._in_flight
+                and all(
+                    isinstance(sent.action, RunPoints) and sent.server == alone
+                    for sent in self._in_flight.values()
+                )
+            ):
+                return self._send(alone, piece, alone=True)
+            self._groups.append([_Sent(alone, piece, alone=True)])
+            return ""
         targets = {name: values[0] for name, values in piece.positions.items()}
         if targets:
             self._groups.append(self._moves(targets))
@@ -878,9 +895,14 @@ class ScanRun:
         self._groups.append([_Sent(server, reading) for server in self.readers])
         return ""
 
+    def _alone(self, motors: Iterable[str]) -> str:
+        """The device server that moves all of these and reads all that is read; empty if there is none."""
+        involved = {*self.readers, *(self._server(name) for name in motors)}
+        return involved.pop() if len(involved) == 1 else ""
+
     def _send_group(self) -> None:
         for sent in self._groups.popleft():
-            self._send(sent.server, sent.action)
+            self._send(sent.server, sent.action, alone=sent.alone)
 
     def _moves(self, targets: Mapping[str, Any]) -> list[_Sent]:
         by_server: dict[str, dict[str, Any]] = {}
@@ -1542,13 +1564,15 @@ class ScanRun:
 
     # Small things
 
-    def _send(self, server: str, action: Action) -> str:
+    def _send(self, server: str, action: Action, *, alone: bool = False) -> str:
         version = 1 if self._schema is None else self._schema.version
         if isinstance(action, (RunPoints, SweepDevice, ReadBaseline)) and action.schema_version != version:
             action = action.model_copy(update={"schema_version": version})
         self._serial += 1
         instruction_id = f"{self.order.scan_id}:{self._epoch}:{self._serial}"
-        self._in_flight[instruction_id] = _Sent(server, action, cleans=self.phase is Phase.CLEANING)
+        self._in_flight[instruction_id] = _Sent(
+            server, action, cleans=self.phase is Phase.CLEANING, alone=alone
+        )
         self._out.append(
             Append(
                 MessageEndpoints.device_instructions(server),
@@ -1638,9 +1662,9 @@ def _steps_of(scan: Scan) -> Steps:
     yield from scan.run()
 
 
-def _is_one_point(action: Action) -> bool:
+def _is_one_point(sent: _Sent) -> bool:
     """The reading of a point whose moves, if it has any, were sent before."""
-    return isinstance(action, RunPoints) and action.count == 1
+    return isinstance(sent.action, RunPoints) and sent.action.count == 1 and not sent.alone
 
 
 def _recalling(index: int) -> str:

@@ -630,8 +630,10 @@ class Scripted(Scan):
         return self.script(self)
 
 
-def scripted(script: Callable[[Scripted], Steps], **more: Any) -> tuple[Bench, Scripted]:
-    plan = made(LineScan, "samx", 0, 1, steps=2).plan
+def scripted(
+    script: Callable[[Scripted], Steps], *, devices: Registry | None = None, **more: Any
+) -> tuple[Bench, Scripted]:
+    plan = made(LineScan, "samx", 0, 1, steps=2, devices=devices).plan
     scan = Scripted(script)
     return Bench(Assembled(scan, plan), **more), scan
 
@@ -814,6 +816,71 @@ def test_intervals_are_counted_from_the_first_point_of_this_life() -> None:
 
 
 # Several device servers
+
+
+def test_what_is_read_and_moved_on_one_of_two_device_servers_is_not_taken_point_by_point() -> None:
+    devices = registry(samy="far")
+    bench = Bench(made(LineScan, "samx", 0, 2, steps=12, devices=devices))
+    assert [server for server, _ in bench.sent] == ["main", "far"]
+    bench.answer(), bench.answer()
+    # Behind the preparation and the baseline of both, in any order.
+    while not any(kind == "points" for kind in bench.kinds):
+        bench.answer(-1)
+    assert [(server, message.action.kind) for server, message in bench.sent] == [("main", "points")] * 2
+    # A pause is the device server's business, which stops between two points.
+    bench.take(bench.run.command(QueueAction.DEFERRED_PAUSE, "", T))
+    assert bench.messages(DeviceControlMessage)[-1].kind is ControlKind.PAUSE_AFTER_POINT
+    bench.take(bench.run.command(QueueAction.CONTINUE, "", T))
+    taken = []
+    while bench.kinds and bench.kinds[0] == "points":
+        assert set(bench.kinds) == {"points"} and len(bench.sent) <= 2
+        taken.append(bench.answer())
+    assert [(piece.first_index, piece.count) for piece in taken] == [(0, 4), (4, 4), (8, 4)]
+    targets = [target for piece in taken for target in piece.positions["samx"]]
+    assert targets == pytest.approx(np.linspace(0, 2, 12))
+    bench.answer_all()
+    assert bench.states[-1] is ScanState.CLOSED
+    assert bench.messages(ScanStatusMessage)[-1].num_readouts == 12
+
+
+def test_the_other_device_servers_moves_come_before_the_points_of_one() -> None:
+    def script(scan: Any) -> Steps:
+        yield Move({"samy": 1.0})
+        yield Trajectory(("samx",), np.array([[0.0], [1.0]]))
+        yield Move({"samy": 2.0})
+
+    bench, _ = scripted(script, devices=registry(samy="far"))
+    order = []
+    while bench.sent:
+        assert not {"move", "points"} <= set(bench.kinds)
+        server, message = bench.sent[-1]
+        order.append((server, message.action.kind))
+        bench.answer(-1)
+    assert [e for e in order if e[1] in ("move", "points")] == [
+        ("far", "move"),
+        ("main", "points"),
+        ("far", "move"),
+    ]
+
+
+def test_a_point_alone_on_one_of_two_device_servers_is_one_instruction() -> None:
+    readings = []
+
+    def script(scan: Any) -> Steps:
+        for target in (0.0, 1.0):
+            readings.append((yield Point({"samx": target})))
+
+    bench, _ = scripted(script, devices=registry(samy="far"))
+    while bench.sent:
+        action = bench.sent[0][1].action
+        if isinstance(action, RunPoints):
+            assert action.want_reading and list(action.positions) == ["samx"]
+            bench.answer(result={"samx": {"samx": {"value": action.positions["samx"][0], "timestamp": 1.0}}})
+        else:
+            assert action.kind != "move"
+            bench.answer()
+    assert [reading["samx"]["samx"]["value"] for reading in readings] == [0.0, 1.0]
+    assert bench.states[-1] is ScanState.CLOSED
 
 
 def test_with_two_device_servers_all_moves_come_before_any_reading() -> None:
