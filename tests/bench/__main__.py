@@ -26,6 +26,7 @@ import yaml
 
 from bec_client import BECClient
 from bec_lib.endpoints import MessageEndpoints
+from bec_lib.errors import BECError
 from tests.bench import workloads as w
 
 Figures = dict[str, float]
@@ -34,18 +35,22 @@ Figures = dict[str, float]
 class Bench:
     """A fleet with one client. Figures collect in `figures`."""
 
-    def __init__(self, folder: Path, fsync: str, repeat: int):
+    def __init__(self, folder: Path, fsync: str, repeat: int, servers: list[str]):
         self.folder = folder
         self.fsync = fsync
         self.repeat = repeat
         self.figures: Figures = {}
         self.redis: subprocess.Popen[bytes] | None = None
+        # The fleet imports devices from here.
+        root = str(Path(__file__).parents[2])
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
         self.config_file = folder / "services.yaml"
         config: dict[str, Any] = {
             "deployment": "bench",
             "state_path": str(folder / "state"),
             "data_path": str(folder / "data"),
             "log": {"level": "WARNING"},
+            "device_servers": servers,
         }
         if fsync == "always":
             config["redis"] = {"unix_socket": str(folder / "r.sock"), "persistence": "always"}
@@ -91,9 +96,9 @@ class Bench:
             self.redis.terminate()
             self.redis.wait()
 
-    def load(self, detectors: int) -> None:
+    def load(self, detectors: int, **more: dict[str, Any]) -> None:
         file = self.folder / f"devices_{detectors}.yaml"
-        file.write_text(yaml.safe_dump(w.session(detectors)), encoding="utf-8")
+        file.write_text(yaml.safe_dump({**w.session(detectors), **more}), encoding="utf-8")
         self.client.config.update_session_with_file(str(file), force=True)
 
     def scan(self, name: str, *arguments: Any, **keywords: Any) -> tuple[float, Any]:
@@ -213,6 +218,82 @@ class Bench:
         done = next(f.envelope.sent for f in files if f.message.scan_id == scan_id and f.message.done)
         return float(done - sent) * 1e3
 
+    def stop_latency(self) -> None:
+        """From the command, sent here, to the call of the device's `stop`, by the clock of this host."""
+        self.load(5, slow=w.never_there())
+        times = [self._stop(["slow"]) for _ in range(w.STOPS)]
+        self.figures["stop_p50"], self.figures["stop_p99"] = statistics.median(times), _p99(times)
+        times = []
+        for _ in range(w.ABORTS):
+            report = self.scans.line_scan(
+                self.dev.m1, -5, 5, steps=200_000, relative=False, exp_time=0, hide_report=True
+            )
+            self._until(lambda: self.dev.m1.owner, "the scan does not begin")
+            # Everything is stopped, so that the scan ends with it. A queue in which more waits is paused.
+            times.append(self._stop(None))
+            self._ended(report)
+        self.figures["stop_scan"] = max(times)
+        times = []
+        for _ in range(w.ABORTS):
+            report = self.scans.line_scan(self.dev.slow, 0, 1, steps=3, relative=False, hide_report=True)
+            self._until_moving()
+            began = time.time()
+            self.client.queue.request_scan_abortion()
+            self._ended(report)
+            times.append((self.dev.slow.stopped_at - began) * 1e3)
+        self.figures["stop_abort_p50"], self.figures["stop_abort"] = statistics.median(times), max(times)
+
+    def _stop(self, devices: list[str] | None) -> float:
+        """Milliseconds until a motor that a client moves is told to stop."""
+        move = self.dev.slow.set(1)
+        self._until_moving()
+        began = time.time()
+        self.client.stop_devices(devices)
+        move.wait(timeout=30, raise_on_failure=False)
+        return float(self.dev.slow.stopped_at - began) * 1e3
+
+    def _ended(self, report: Any) -> None:
+        try:
+            report.wait(timeout=60)
+        except BECError:
+            return
+        raise SystemExit("a scan that was to be stopped came to its end")
+
+    def _until_moving(self) -> None:
+        self._until(lambda: self.dev.slow.is_moving, "the motor that is to be stopped does not move")
+
+    @staticmethod
+    def _until(true: Callable[[], Any], problem: str) -> None:
+        deadline = time.monotonic() + 30
+        while not true():
+            if time.monotonic() > deadline:
+                raise SystemExit(problem)
+            time.sleep(0.005)
+
+    def two(self) -> None:
+        """What a second device server costs, by where the devices are. Printed as a table, not part of the default run."""
+        far = {"deviceServer": w.FAR}
+        detector, motor = w.detector(), w.motor()
+        layouts: dict[str, dict[str, dict[str, Any]]] = {
+            "all devices on one": {},
+            "a baseline device on the other": {"f1": {**w.detector("baseline"), **far}},
+            "motor and all detectors on the other": {
+                "m1": {**motor, **far},
+                **{f"d{n}": {**detector, **far} for n in range(1, 6)},
+            },
+            "a detector on the other": {"f1": {**detector, **far}},
+            "the motor on the other": {"m1": {**motor, **far}},
+        }
+        print(f"\n| Devices | line scan of {w.TWO_POINTS}, ms/point | scan of 3 points, ms |\n|---|---|---|")
+        for name, more in layouts.items():
+            self.load(5, **more)
+            self.scan("line_scan", self.dev.m1, -5, 5, steps=3)
+            line = self.per_point(
+                w.TWO_POINTS, lambda: self.scan("line_scan", self.dev.m1, -5, 5, steps=w.TWO_POINTS)
+            )
+            short = self.per_point(1, lambda: self.scan("line_scan", self.dev.m1, -5, 5, steps=3))
+            print(f"| {name} | {line:.2f} | {short:.1f} |", flush=True)
+
     def w10(self) -> None:
         self.load(5)
         rows, columns = w.W10_GRID
@@ -288,6 +369,10 @@ class Bench:
         self.figures["w8_idle"] = sum(used.values()) / w.W8_IDLE_S * 100
 
 
+def _p99(times: list[float]) -> float:
+    return sorted(times)[int(len(times) * 0.99)]
+
+
 def fleet_processes(folder: str) -> list[psutil.Process]:
     """All processes of the fleet: those with the folder in their command line or among their files."""
     found = []
@@ -344,7 +429,6 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="keep the folder with logs and files")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="bec-bench-"))
-    bench = Bench(folder, options.fsync, options.repeat)
     wanted = [name.strip() for name in options.only.split(",") if name.strip()] or [
         "w8",
         "w1",
@@ -354,7 +438,10 @@ def main() -> int:
         "w5",
         "w9",
         "w10",
+        "stop_latency",
     ]
+    servers = ["main", w.FAR] if "two" in wanted else ["main"]
+    bench = Bench(folder, options.fsync, options.repeat, servers)
     try:
         bench.start()
         print(f"cold start {bench.figures['w8_start']:.2f} s; appendfsync {options.fsync}; folder {folder}")

@@ -15,6 +15,10 @@ W1_EACH = 300
 W2_SCANS = 20
 W3_CALLS = 500
 W4_MOVES = 100
+STOPS = 100
+ABORTS = 30
+TWO_POINTS = 300
+FAR = "far"
 W5_DEVICES = (10, 100, 300)
 W5_POINTS = 50
 W8_IDLE_S = 20.0
@@ -54,6 +58,11 @@ ROWS = (
     Row("w8_memory", "W8 memory of the fleet (PSS)", "MB", 450.0, "901 (RSS)", ""),
     Row("w8_idle", "W8 CPU of the idle fleet", "% of a core", 1.0, "7.4", ""),
     Row("w9", "W9 last point to final file (1000 points)", "ms", 20.0, "100-250", ""),
+    Row("stop_p50", "Stop: command to the device's stop(), p50", "ms", None, "", ""),
+    Row("stop_p99", "Stop: command to the device's stop(), p99", "ms", 50.0, "", ""),
+    Row("stop_scan", "Stop while a scan takes points, longest of 30", "ms", 50.0, "", ""),
+    Row("stop_abort_p50", "Abort of a scan to the device's stop(), p50", "ms", None, "", ""),
+    Row("stop_abort", "Abort of a scan to the device's stop(), longest of 30", "ms", 50.0, "", ""),
     Row("w10", "W10 grid 30 x 30, 2 motors", "ms/point", 0.4, "12-16", "9-16"),
 )
 
@@ -76,6 +85,11 @@ def detector(readout: str = "monitored") -> dict[str, Any]:
         "deviceConfig": {"value": 1.0},
         "readOnly": True,
     }
+
+
+def never_there() -> dict[str, Any]:
+    """A motor whose moves only a stop ends."""
+    return {**motor(), "deviceClass": "tests.bench.devices.NeverThere", "readoutPriority": "on_request"}
 
 
 def session(detectors: int) -> dict[str, dict[str, Any]]:
