@@ -457,11 +457,10 @@ def _frames(view: _View) -> tuple[bool, list[Member]]:
     folder = PurePosixPath(view.scan.file).parent
     for device in view.scan.schema.devices:
         for item in device.files:
-            path = str(item.get("path") or "")
-            if path:
+            path, dataset = str(item.get("path") or ""), str(item.get("dataset") or "/")
+            if path and dataset != "/":  # a file as a whole does not say where its frames are
                 one_each = parameters.get("frames_per_trigger", 1) == 1
-                link = ExternalLink("data", _relative(path, folder), str(item.get("dataset") or "/"))
-                return one_each, [link]
+                return one_each, [ExternalLink("data", _relative(path, folder), dataset)]
     frames = [signal for signals in view.monitored.values() for signal in signals if len(signal.shape) == 2]
     found = ([signal for signal in frames if _is_integer(signal)] or frames or view.detectors)[:1]
     conforms = bool(found) and len(found[0].shape) == 2 and _is_integer(found[0])

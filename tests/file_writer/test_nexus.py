@@ -152,6 +152,9 @@ def test_frames_of_a_camera_that_writes_a_file_are_linked_from_there() -> None:
     assert isinstance(found, ExternalLink)
     assert (found.file, found.path) == ("S00042_eiger.h5", "/entry/data")
     assert "/entry/tomo_entry/definition" in members_of(facts)
+    whole = camera.model_copy(update={"files": [{"path": f"{folder}/S00042_eiger.h5", "dataset": "/"}]})
+    unknown = facts_of(schema.model_copy(update={"devices": [*schema.devices, whole]}), facts.status)
+    assert isinstance(members_of(unknown)["/entry/tomo_entry/data/data"], Link)
     several = facts.status.model_copy(update={"scan_parameters": {"frames_per_trigger": 3}})
     assert "/entry/tomo_entry/definition" not in members_of(facts_of(facts.schema, several))
 
