@@ -135,15 +135,19 @@ class Batch:
         self.broker.check(endpoint, Kind.STREAM, message)
         return self._add("e", endpoint, entry_id, self.broker.encode(message, self.lease), after)
 
-    def put(self, endpoint: Endpoint, message: Message) -> Batch:
-        """Set a latest value and tell those who watch it."""
+    def put(self, endpoint: Endpoint, message: Message, *, also: Endpoint | None = None) -> Batch:
+        """Set a latest value and tell those who watch it. also: keep it under this key, too, which nobody watches."""
         self.broker.check(endpoint, Kind.LATEST, message)
         expires = (
             ""
             if endpoint.expires_s is None or endpoint.key.startswith("info/scan/")
             else _ms(endpoint.expires_s)
         )
-        return self._add("s", endpoint, expires, self.broker.encode(message, self.lease), "1")
+        payload = self.broker.encode(message, self.lease)
+        if also is not None:
+            self.broker.check(also, Kind.LATEST, message)
+            self._add("s", also, "" if also.expires_s is None else _ms(also.expires_s), payload, "")
+        return self._add("s", endpoint, expires, payload, "1")
 
     def broadcast(self, endpoint: Endpoint, message: Message) -> Batch:
         """Publish; whoever does not listen misses it."""

@@ -247,8 +247,11 @@ class Service:
             busy=self._busy,
             info=self.info,
         )
-        batch = self.batch().put(MessageEndpoints.service_status(self.name), status)
-        batch.put(MessageEndpoints.service_last_heard(self.name), status)
+        batch = self.batch().put(
+            MessageEndpoints.service_status(self.name),
+            status,
+            also=MessageEndpoints.service_last_heard(self.name),
+        )
         for line in self._lines.take() if self._lines else []:
             batch.append(MessageEndpoints.log, line)
         self.commit(batch)
