@@ -355,6 +355,14 @@ class ScanItem:
         return dict(self.status_message.user_metadata) if self.status_message else {}
 
     @property
+    def dataset_number(self) -> int | None:
+        """Of the dataset that it belongs to, None if it belongs to none."""
+        if self.status_message is None or self.status_message.dataset_number is not None:
+            return self.status_message.dataset_number if self.status_message else None
+        found = self.metadata.get("dataset_number")
+        return found if isinstance(found, int) else None
+
+    @property
     def fits(self) -> list[ProcessedDataMessage]:
         """The latest result of each live fit."""
         self.points.pull()

@@ -52,11 +52,11 @@ def test_metadata_and_file_names_of_a_block(bec: Any, fleet: Any) -> None:
 def test_a_dataset_has_one_number_that_nobody_else_gets(bec: Any, fleet: Any, connect_as: Any) -> None:
     assert bec.queue.next_dataset_number == 1
     with bec.scans.dataset_id_on_hold as number:
-        scan(bec).wait()
+        assert scan(bec).wait().scan.dataset_number == 1
         with bec.scans.dataset_id_on_hold as inner:
             scan(bec).wait()
         other = connect_as("eve").queue.take_dataset_number()
-    scan(bec).wait()
+    assert scan(bec).wait().scan.dataset_number is None
     assert (number, inner, other) == (1, 1, 2)
     assert [request.metadata.get("dataset_number") for request in fleet.requests] == [1, 1, None]
     assert [found.scan_number for found in bec.history.get_by_dataset_number(1)] == [1, 2]
