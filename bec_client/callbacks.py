@@ -11,8 +11,8 @@ Events and what the functions are given are BEC's:
   namespace_update     (action=, ns_objects=)  macros came ("add") or went ("remove")
 
 They run in one thread of their own, one after the other, in the order of the events: a slow one delays the others, the
-start of a scan that has callbacks, and nothing else; none may wait for a scan. With sync=True they run in the thread that shows or waits for a scan, or that calls `poll()`. Nothing is
-read for events that nobody has asked for.
+start of a scan that has callbacks, and nothing else; none may wait for a scan. With sync=True they run in the thread that
+shows or waits for a scan, or that calls `poll()`. Nothing is read for events that nobody has asked for.
 """
 
 from __future__ import annotations
