@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bec_lib.clock import Clock
@@ -36,6 +36,7 @@ from bec_lib.messages import (
     SweepDevice,
     UnstageDevices,
 )
+from bec_lib.sweeps import rest_of_sweep
 from device_server import failures, readings
 from device_server.adapter import DeviceAdapter
 from device_server.control import Control
@@ -51,6 +52,8 @@ BLOCK_POINTS = 64
 BLOCK_S = 0.02
 # Blocks that may be on their way to the broker before points are held back.
 BLOCKS_AHEAD = 4
+# The same while a device is on its way, which waits for nobody: more than there can be before it is stopped.
+SWEEP_BLOCKS_AHEAD = 256
 # Above this a slice of reads is looked at device by device, to find those that are slow.
 SLICE_S = 0.002
 
@@ -111,6 +114,10 @@ class Failed(Exception):
     def __init__(self, info: ErrorInfo):
         super().__init__(info.error_message)
         self.info = info
+
+
+class _Held(Exception):
+    """An interlock holds a scan whose device is on its way."""
 
 
 class Stopped(Exception):
@@ -575,18 +582,43 @@ class Instructions:
         return None
 
     def _sweep(self, message: DeviceInstructionMessage, action: SweepDevice) -> Steps:
-        """Points while one device moves. Once it moves a pause is not obeyed; a stop is, at any time."""
+        """Points while one device moves. Once it moves a pause is not obeyed; a stop is, at any time, and so is an
+        interlock: the device is stopped, and goes the rest of its way when it is released.
+        """
         run = self._run_of(message)
         run.schema_version = action.schema_version
         (adapter,) = self._usable([action.device])
         for end in (action.start, action.target):
             if end is not None:
                 self._checked_target(adapter, end)
-        yield from self._obey(message)
+        taken = 0
+        rest: SweepDevice | None = action
+        while rest is not None:
+            yield from self._obey(message)
+            # Before it is looked whether one holds: what trips from now on is noticed by the points.
+            taking = _Taking(self, message, rest, run)
+            if self._guards.holds(run.queue):
+                yield from self._wait_for_release(message, run)
+                continue
+            is_held = yield from self._go_the_way(message, rest, adapter, run, taking)
+            taken += taking.count
+            rest = rest_of_sweep(rest, rest.first_index + taking.count, taking.position) if is_held else None
+        results = yield from self._each(None, "read", [adapter], lambda device: device.read(), writes=False)
+        read_backs = {adapter.name: reading for adapter, reading, problem in results if problem is None}
+        return _WithReadBacks({"points": taken}, read_backs)
+
+    def _go_the_way(
+        self,
+        message: DeviceInstructionMessage,
+        action: SweepDevice,
+        adapter: DeviceAdapter,
+        run: StagedRun,
+        taking: _Taking,
+    ) -> Steps:
+        """Returns whether an interlock has ended it before its end."""
         if action.start is not None:
             waits = self._start_moves(message, [(adapter, action.start)], run.targets)
             yield from self._arrive(message, waits, run.targets)
-        taking = _Taking(self, message, action, run)
         updates = itertools.count(1)
 
         def told() -> None:
@@ -595,6 +627,7 @@ class Instructions:
             self._wake(message.instruction_id)
 
         arrived = False
+        ending: Ending | None = None
         to_undo: list[Callable[[], None]] = []
         try:
             if action.velocity is not None:
@@ -612,6 +645,15 @@ class Instructions:
                 if error is not None:
                     raise Failed(failures.failure(error, adapter.name, "go its way"))
             arrived = True
+        except _Held:
+            taking.flush()
+            # Until it stands, and nothing of this is left that could stop it on the rest of its way.
+            for future in self._control.stop_devices([adapter.name]):
+                yield from self._finish(message, FutureEnding(future))
+            if ending is not None:
+                yield from self._finish(message, ending)
+            arrived = True
+            return True
         finally:
             taking.flush()
             run.targets.pop(adapter.name, None)
@@ -619,9 +661,7 @@ class Instructions:
                 self._control.stop_devices([adapter.name])
             for undo in to_undo:
                 undo()
-        results = yield from self._each(None, "read", [adapter], lambda device: device.read(), writes=False)
-        read_backs = {adapter.name: reading for adapter, reading, problem in results if problem is None}
-        return _WithReadBacks({"points": taking.count}, read_backs)
+        return False
 
     def _at_marks(
         self,
@@ -647,6 +687,7 @@ class Instructions:
                 taking.flush()
                 yield Until(monotonic() + wait)
                 self._unless_stopped(message)
+                taking.unless_held()
                 continue
             pace.take(position)
             yield from taking.point()
@@ -686,6 +727,7 @@ class Instructions:
                     taking.flush()
                 yield WOKEN if wait is None else Until(monotonic() + wait)
                 self._unless_stopped(message)
+                taking.unless_held()
                 continue
             pace.take(monotonic(), taking.updates)
             yield from taking.point()
@@ -1251,6 +1293,24 @@ class _Taking:
         self.count = 0
         # Positions told so far.
         self.updates = 0
+        # Where the last point was, if its device is read.
+        self.position: float | None = None
+        self._column = _column_of(run.monitored, action.device)
+        self._mark = instructions._guards.mark
+        self._trip = instructions._guards.last_trip(run.queue)
+        # What another device server or the scan server judges cannot be waited for on the way.
+        self._watch = replace(instructions._guards.watch(run.queue), wait_s=0.0)
+
+    def unless_held(self) -> None:
+        """Raises _Held if an interlock holds the scan."""
+        guards, queue = self._of._guards, self._run.queue
+        if guards.mark is not self._mark and (guards.holds(queue) or self._is_spoilt):
+            raise _Held
+
+    @property
+    def _is_spoilt(self) -> bool:
+        guards = self._of._guards
+        return guards.mark is not self._mark and guards.last_trip(self._run.queue) is not self._trip
 
     def flush(self) -> None:
         if self._block is not None:
@@ -1260,7 +1320,8 @@ class _Taking:
     def point(self) -> Steps:
         of, message, action, run = self._of, self._message, self._action, self._run
         clock, group = of._clock, run.monitored
-        if len(run.uncommitted) >= BLOCKS_AHEAD:
+        # The device does not wait while the broker is away; if that is for long it is stopped.
+        if len(run.uncommitted) >= SWEEP_BLOCKS_AHEAD:
             yield from of._hold_back(message, run)
         begun = clock.now()
         exposed = clock.monotonic() + action.exp_time_s * max(1, action.frames_per_trigger)
@@ -1278,7 +1339,13 @@ class _Taking:
             yield from of._read_in_parallel(message, run, group, values, times)
         else:
             of._read_in_series(run, group, values, times)
+        if self._watch:
+            yield from of._look_at(message, self._watch)
+        if self._is_spoilt:
+            raise _Held
         group.last = (values, times)
+        if self._column is not None:
+            self.position = values[self._column]
         read = clock.now()
         if self._block is None:
             self._begun = clock.monotonic()
@@ -1293,6 +1360,13 @@ class _Taking:
         self.count += 1
         if len(block.rows) >= BLOCK_POINTS or clock.monotonic() - self._begun >= BLOCK_S:
             self.flush()
+
+
+def _column_of(group: _Group, device: str) -> int | None:
+    """Of a device's main signal; None if it is not read."""
+    columns = [number for number, (name, _) in enumerate(group.columns.keys) if name == device]
+    main = [number for number in columns if group.columns.keys[number][1] == device]
+    return next(iter([*main, *columns]), None)
 
 
 @dataclass(slots=True)

@@ -91,6 +91,7 @@ from bec_lib.scans import (
 from bec_lib.scans.estimate import main_value
 from bec_lib.scans.labels import label_columns
 from bec_lib.scans.modifier import Hooks, Original
+from bec_lib.sweeps import rest_of_sweep, without_first
 from scan_server.assembler import ScanPlan, limit_problems
 
 CHUNK = 64
@@ -1091,11 +1092,7 @@ class ScanRun:
             self._awaited = self._send(self._server(step.device), action)
 
     def _rest_of_sweep(self, sweep: SweepDevice, committed: int) -> SweepDevice | None:
-        """What is left of it; it goes on where its last recorded point was, if it has no marks."""
-        rest = _rest_of_sweep(sweep, committed)
-        if rest is None or rest is sweep or rest.marks or rest.kickoff is not None:
-            return rest
-        return rest.model_copy(update={"start": self._recorded_position(sweep)})
+        return rest_of_sweep(sweep, committed, self._recorded_position(sweep))
 
     def _recorded_position(self, sweep: SweepDevice) -> float | None:
         """Where the last point of a sweep was taken, within what the device may be sent to; None if it is not known."""
@@ -1682,42 +1679,7 @@ def _trimmed(piece: RunPoints, committed: int) -> RunPoints | None:
             "first_index": piece.first_index + done,
             "count": piece.count - done,
             "positions": {name: values[done:] for name, values in piece.positions.items()},
-            "given": _without(piece.given, done, piece.count),
+            "given": without_first(piece.given, done, piece.count),
             "at": [moment - piece.at[done] for moment in piece.at[done:]],
-        }
-    )
-
-
-def _without(given: Mapping[str, list[Any]], done: int, count: int) -> dict[str, list[Any]]:
-    """Columns of `count` points without the first of them; one value for all stays."""
-    return {name: values[done:] if len(values) == count else values for name, values in given.items()}
-
-
-def _rest_of_sweep(sweep: SweepDevice, committed: int) -> SweepDevice | None:
-    """What is left of a sweep when so many of the scan's points are committed; None if it is known that nothing is.
-
-    With marks it goes back to its start and takes the others.
-    """
-    done = committed - sweep.first_index
-    if done <= 0:
-        return sweep
-    known = len(sweep.marks)
-    kickoff = sweep.kickoff
-    if kickoff is not None:
-        lengths = {len(value) for value in kickoff.values() if isinstance(value, list)}
-        known = lengths.pop() if len(lengths) == 1 else 0
-        kickoff = {
-            name: value[done:] if isinstance(value, list) and known else value
-            for name, value in kickoff.items()
-        }
-    if known and done >= known:
-        return None
-    return sweep.model_copy(
-        update={
-            "first_index": committed,
-            "marks": sweep.marks[done:],
-            "start": sweep.start if sweep.marks else None,
-            "kickoff": kickoff,
-            "given": _without(sweep.given, done, len(sweep.marks)),
         }
     )

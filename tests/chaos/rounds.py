@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from bec_lib.endpoints import MessageEndpoints
-from bec_lib.errors import BECError, BrokerError, ScanAborted
+from bec_lib.errors import BECError, BrokerError, ScanAborted, ServiceDown
 from bec_lib.messages import PointsMessage, ScanState
 from bec_lib.scans import round_positions
 from tests.chaos import faults, oracle
@@ -46,6 +46,9 @@ WORKLOADS = (
     "hooked",
     "hooked aborted",
     "interlock",
+    "held marks",
+    "held fly",
+    "held flight",
     "align",
     "queues",
     # With what people do meanwhile
@@ -55,7 +58,10 @@ WORKLOADS = (
 )
 # Where the motors of relative scans stand before.
 HOME = 1.5
+# A sweep has no longer gap, mm, which is as many seconds.
+MOST_LEFT_OUT = 0.5
 ENDED_EARLY = ("aborted", "hooked aborted", "ctrl-c")
+WITH_BEAM = ("interlock", "held marks", "held fly", "held flight")
 INTERLOCK = "beam_gone"
 
 
@@ -90,6 +96,9 @@ class _Scan:
 
 def _scan(stage: Stage, workload: str) -> _Scan:
     scans, dev = stage.client.scans, stage.client.device_manager.devices
+    if workload.startswith("held "):
+        scan = _scan(stage, workload.removeprefix("held "))
+        return replace(scan, facts=scan.facts | {"always": {"beam": 1.0}})
     match workload:
         case "grid":
             columns, rows = np.linspace(-0.4, 0.4, 6), np.linspace(-0.3, 0.3, 7)
@@ -127,7 +136,9 @@ def _scan(stage: Stage, workload: str) -> _Scan:
         case "flight":
             rings = round_positions((0.0, 0.0), 1.0, 2.0, 3, 6)
             return _Scan(
-                lambda: scans.round_scan_fly(dev.flyer, 1.0, 2.0, number_of_rings=3, pos_in_first_ring=6),
+                lambda: scans.round_scan_fly(
+                    dev.flyer, 1.0, 2.0, number_of_rings=3, pos_in_first_ring=6, **_nearby(stage)
+                ),
                 len(rings),
                 facts={"route": Route(("flyer_x", "flyer_y"), [tuple(at) for at in rings.tolist()])},
             )
@@ -169,10 +180,15 @@ def _scan(stage: Stage, workload: str) -> _Scan:
             )
 
 
+def _nearby(stage: Stage) -> dict[str, Any]:
+    """What is on another device server cannot be read on the way."""
+    return {"on_request": ["farcount"]} if stage.far else {}
+
+
 def _in_motion(stage: Stage, workload: str) -> _Scan:
     """1.2 mm in a little more than a second, with points that are told beforehand, or as many as there will be."""
     scans, dev = stage.client.scans, stage.client.device_manager.devices
-    line: dict[str, Any] = {"relative": False}
+    line: dict[str, Any] = {"relative": False, **_nearby(stage)}
     way = Way("slow", 0.0, 1.2, velocity=1.0)
     match workload:
         case "marks":
@@ -251,7 +267,7 @@ def _scanning(stage: Stage, result: Result, dice: random.Random) -> None:
         _wait(reached, PATIENCE_S)
         time.sleep(delay)
     beam = None
-    if result.workload == "interlock":
+    if result.workload in WITH_BEAM:
         beam = _trip(stage, result, dice)
     elif result.workload == "resumed":
         _interrupt(stage, result, report, dice)
@@ -266,9 +282,9 @@ def _scanning(stage: Stage, result: Result, dice: random.Random) -> None:
         _abort(stage, report, scan_id)
     elif result.workload == "resumed":
         _continue(stage, report)
-        report.wait(timeout=PATIENCE_S)
+        _await(report)
     else:
-        report.wait(timeout=PATIENCE_S)
+        _await(report)
     if beam is not None:
         beam.join()
     facts = dict(scan.facts)
@@ -282,16 +298,18 @@ def _scanning(stage: Stage, result: Result, dice: random.Random) -> None:
         facts |= _left(stage, facts.get("left", {}))
     else:
         facts.pop("left", None)
+    if "way" in facts and not facts["way"].marks and stage.is_quiet and result.fault.kind != "stop":
+        facts["way"] = replace(facts["way"], most=MOST_LEFT_OUT)
     facts["noted"] = stage.notes()[noted:]
     evidence = stage.evidence(scan_id, client_id, expected, may_end, **facts)
     result.problems += oracle.judge_scan(evidence, stage.witnessed())
-    if result.workload == "interlock":
+    if result.workload in WITH_BEAM:
         _patiently(lambda: stage.client.interlocks.remove(INTERLOCK))
     if result.harm.at is not None and result.workload not in (
         "paused",
         "tail",
-        "interlock",
         "resumed",
+        *WITH_BEAM,
         *ENDED_EARLY,
     ):
         result.stall_s = _stall(stage, scan_id, result.harm.at)
@@ -300,10 +318,9 @@ def _scanning(stage: Stage, result: Result, dice: random.Random) -> None:
 def _before(stage: Stage, workload: str) -> None:
     """What has to be there when the scan begins."""
     if workload == "ctrl-c":
-        _patiently(
-            lambda: stage.client.scans.mv(stage.client.device_manager.devices.samx, HOME, relative=False)
-        ).wait(timeout=PATIENCE_S)
-    elif workload == "interlock":
+        samx = stage.client.device_manager.devices.samx
+        _await(_patiently(lambda: stage.client.scans.mv(samx, HOME, relative=False)))
+    elif workload in WITH_BEAM:
         interlocks = stage.client.interlocks
         _patiently(lambda: interlocks.add(INTERLOCK, "beam.beam < 1", settle_time=0.1))
         _wait(lambda: interlocks.status[INTERLOCK].phase == "clear", PATIENCE_S)
@@ -380,22 +397,35 @@ def _queues(stage: Stage, result: Result, dice: random.Random) -> None:
     expected = np.linspace(-0.5, 0.5, 21).tolist()
     files = {}
     for motor, report in zip(("samx", "samy"), reports, strict=True):
-        report.wait(timeout=PATIENCE_S)
+        _await(report)
         evidence = stage.evidence(report.scan.scan_id, stage.client.client_id, {motor: expected})
         result.problems += oracle.judge_scan(evidence, stage.witnessed())
         if evidence.file is not None:
             files[f"the scan of {motor}"] = evidence.file
-    move.wait(timeout=PATIENCE_S)
+    _await(move)
     result.problems += oracle.judge_apart(files)
 
 
 def _patiently(ask: Callable[[], Any]) -> Any:
     """A client is told when Redis is away for longer; a script would ask again."""
-    deadline = time.monotonic() + 30.0
+    deadline = time.monotonic() + 60.0
     while True:
         try:
             return ask()
-        except BrokerError:
+        except (BrokerError, ServiceDown):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+
+
+def _await(report: Any) -> None:
+    """Whoever waits is told who is silent, if that takes long; here it is waited for."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            report.wait(timeout=PATIENCE_S)
+            return
+        except ServiceDown:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.2)
@@ -409,7 +439,7 @@ def _abort(stage: Stage, report: Any, scan_id: str) -> None:
         if not report.done:
             raise
     with contextlib.suppress(ScanAborted):
-        report.wait(timeout=PATIENCE_S)
+        _await(report)
     report.wait_for_file()
 
 
@@ -458,7 +488,7 @@ def _idle(stage: Stage, result: Result) -> None:
     # At once: whoever is not there yet is waited for.
     scan = _scan(stage, "tail")
     report = _patiently(scan.submit)
-    report.wait(timeout=PATIENCE_S)
+    _await(report)
     stage.scan_ids.append(report.scan.scan_id)
     evidence = stage.evidence(report.scan.scan_id, stage.client.client_id, scan.expected)
     result.problems += oracle.judge_scan(evidence, stage.witnessed())
@@ -512,7 +542,7 @@ def _move(stage: Stage, result: Result, dice: random.Random) -> None:
     report.accepted()
     time.sleep(delay)
     result.harm = faults.do(stage, result.fault, lambda: report.done)
-    report.wait(timeout=PATIENCE_S)
+    _await(report)
     result.problems += stage.wait_until_well()
     there = dev.samx.read()["samx"]["value"]
     if abs(there - target) > oracle.TOLERANCE:

@@ -115,6 +115,8 @@ class Stage:
         """
         self.far = far
         self._hurry = hurry
+        # Whether a stall of a machine that has other things to do may be taken for one of ours.
+        self.is_quiet = not hurry
         self._stopping = threading.Event()
         self._hurrier: threading.Thread | None = None
         self.roles = [*ROLES, *([f"device_server.{FAR}"] if far else [])]

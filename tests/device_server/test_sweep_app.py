@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
 
 from bec_lib.endpoints import MessageEndpoints
 from bec_lib.messages import ControlKind, DeviceControlMessage, StageDevices, SweepDevice
+from tests.device_server.test_guards import Line
 
 
 @pytest.fixture
@@ -109,3 +111,61 @@ def test_a_stop_ends_the_way_and_puts_the_velocity_back(staged: Any) -> None:
     samx = staged.app._loader.in_force["samx"].obj
     staged.until(lambda: not samx.moving)
     assert samx.velocity.get() == 20.0 and samx.position < 4
+
+
+ROUTE = [[float(n), -float(n)] for n in range(1, 31)]
+
+
+@pytest.mark.parametrize(
+    "sweep",
+    [
+        {
+            "device": "samx",
+            "start": 0.0,
+            "target": 8.0,
+            "velocity": 10.0,
+            "marks": [float(n) for n in range(1, 8)],
+        },
+        {"device": "samx", "start": 0.0, "target": 8.0, "on_update": True},
+        {
+            "device": "flyer",
+            "kickoff": {"positions": ROUTE, "exp_time": 0.0},
+            "on_update": True,
+            "counted": True,
+        },
+    ],
+    ids=["marks", "updates", "flight"],
+)
+def test_an_interlock_stops_the_device_which_goes_the_rest_of_its_way_when_it_is_released(
+    bench: Any, device: Any, sweep: dict[str, Any]
+) -> None:
+    motor = device("SimPositioner", velocity=20.0, acceleration=2000.0, update_frequency=100, limits=[-9, 9])
+    flyer = device("SimFlyer", move_time=0.02)
+    beam = device("SetableSignal", value=400.0, readoutPriority="on_request")
+    line = Line(bench, {"samx": motor, "flyer": flyer, "beam": beam})
+    names = ["samx", "flyer", "beam"]
+    assert bench.do(StageDevices(monitored=names, owned=names), scan_id="s1").status == "completed"
+    number = bench.send(SweepDevice(first_index=0, **sweep), scan_id="s1")
+    bench.until(lambda: line.count() > 2)
+    line.dip(lambda: bench.until(lambda: line.trips and not bench.app._loader.in_force["samx"].obj.moving))
+    bench.turn(0.1)
+    before = line.count()
+    bench.turn(0.05)
+    assert line.count() == before
+    line.release()
+    reply = bench.reply(number)
+    assert reply.result == {"points": line.count()} and line.count() > before
+    columns = [name for block in line.blocks() for name in zip(*block.values, strict=True)]
+    spans = [span for b in line.blocks() for span in zip(b.acq_start, b.acq_end, strict=True)]
+    for gone, back in line.without_beam:
+        assert not [span for span in spans if span[0] < back and span[1] > gone]
+    there = [row[0] for row in columns]
+    if "marks" in sweep:
+        assert len(there) == 7 and all(at >= n - 0.1 for n, at in zip(sweep["marks"], there, strict=True))
+    elif sweep["device"] == "samx":
+        assert there == sorted(there) and there[-1] == 8.0
+        # It goes on where it was: what it ran on until it stood is gone over again.
+        assert max(after - before for before, after in itertools.pairwise(there)) < 2.0
+    else:
+        assert line.count() == len(ROUTE)
+    assert bench.app._loader.in_force["samx"].obj.velocity.get() == 20.0
