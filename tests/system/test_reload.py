@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from bec_lib.endpoints import MessageEndpoints
 from bec_lib.errors import BECError, ReasonCode
 from deploy.temporary import TemporaryFleet
 
@@ -158,3 +159,27 @@ def test_who_wants_a_device_that_a_scan_has_is_told_whose_it_is(two: Any, capsys
     assert bec.devices.samy.owner == f"dev.samy.set of {bec.username}"
     status.stop()
     until(lambda: bec.devices.samy.owner == "")
+
+
+@pytest.mark.parametrize("killed", ["device_server", "device_server.hutch"])
+def test_points_of_one_device_server_are_each_taken_once_whichever_dies(two: Any, killed: str) -> None:
+    """Several pieces are in flight on one server, which the other knows nothing of."""
+    import h5py
+
+    fleet, bec, _ = two
+    zero = {**SIMULATED, "deviceClass": "device_server.sim.ZeroMotor"}
+    constant = {**SIMULATED, "deviceClass": "device_server.sim.ConstSignal", "deviceConfig": {"value": 1.0}}
+    devices = {
+        "m1": zero,
+        "d1": {**constant, "readoutPriority": "monitored"},
+        "room": {**constant, "deviceServer": "hutch"},
+    }
+    assert not load(bec, fleet, devices).failed
+    report = bec.scans.line_scan(
+        bec.devices.m1, 0, 199, steps=200, settling_time=0.01, relative=False, hide_report=True
+    )
+    until(lambda: report.scan and bec.broker.entries(MessageEndpoints.scan_points(report.scan.scan_id)))
+    os.kill(fleet.row(killed)["pid"], signal.SIGKILL)
+    report.wait(timeout=120)
+    with h5py.File(report.scan.file_path) as file:
+        assert file["entry/collection/devices/m1/m1/value"][:].tolist() == list(range(200))
