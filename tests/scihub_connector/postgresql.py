@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 NEEDED = ("initdb", "postgres")
 
 
@@ -28,47 +30,77 @@ def _release(folder: Path) -> int:
     return int(folder.parent.name) if folder.parent.name.isdigit() else 0
 
 
-@contextlib.contextmanager
-def private_server() -> Iterator[str]:
-    """Its SQLAlchemy URL. It must not run as root: there, it runs as nobody."""
-    where = programs()
-    assert where is not None
-    who: dict[str, Any] = {}
-    # Its socket's path must be short, so not below pytest's folder.
-    folder = Path(tempfile.mkdtemp(prefix="pg-"))
-    if os.geteuid() == 0:
-        nobody = pwd.getpwnam("nobody")
-        who = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-        os.chown(folder, nobody.pw_uid, nobody.pw_gid)
-    server = None
-    try:
+class PrivateServer:
+    """url: for SQLAlchemy. It must not run as root: there, it runs as nobody.
+
+    Raises OSError, KeyError (no such user) or CalledProcessError if it cannot be made here.
+    """
+
+    def __init__(self) -> None:
+        where = programs()
+        assert where is not None
+        self._programs = where
+        self._server: subprocess.Popen[str] | None = None
+        self._who: dict[str, Any] = {}
+        # Its socket's path must be short, so not below pytest's folder.
+        self.folder = Path(tempfile.mkdtemp(prefix="pg-"))
+        self.url = f"postgresql+psycopg://bec@/postgres?host={self.folder}"
+        if os.geteuid() == 0:
+            nobody = pwd.getpwnam("nobody")
+            self._who = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+            os.chown(self.folder, nobody.pw_uid, nobody.pw_gid)
+        options = ["-U", "bec", "-A", "trust", "-N", "-E", "UTF8"]
         subprocess.run(
-            [where / "initdb", "-D", folder / "data", "-U", "bec", "-A", "trust", "-N", "-E", "UTF8"],
+            [where / "initdb", "-D", self.folder / "data", *options],
             check=True,
             capture_output=True,
-            cwd=folder,
-            **who,
+            cwd=self.folder,
+            **self._who,
         )
-        server = subprocess.Popen(
-            [where / "postgres", "-D", folder / "data", "-k", folder, "-c", "listen_addresses=", "-F"],
+
+    def start(self) -> None:
+        """Returns when it takes connections."""
+        # -F: no fsync; there is nothing to keep.
+        command = [self._programs / "postgres", "-D", self.folder / "data", "-k", self.folder, "-F"]
+        self._server = subprocess.Popen(
+            [*command, "-c", "listen_addresses="],
             stderr=subprocess.PIPE,
             text=True,
-            cwd=folder,
-            **who,
+            cwd=self.folder,
+            **self._who,
         )
-        assert server.stderr is not None
+        assert self._server.stderr is not None
         said = ""
-        for line in server.stderr:
+        for line in self._server.stderr:
             said += line
             if "ready to accept connections" in line:
-                break
-        else:
-            raise RuntimeError(f"PostgreSQL did not start: {said}")
-        threading.Thread(target=server.stderr.read, daemon=True).start()
-        yield f"postgresql+psycopg://bec@/postgres?host={folder}"
+                threading.Thread(target=self._server.stderr.read, daemon=True).start()
+                return
+        raise RuntimeError(f"PostgreSQL did not start: {said}")
+
+    def crash(self) -> None:
+        """At once, as in a power cut; `start` recovers it."""
+        if self._server is not None:
+            self._server.send_signal(signal.SIGQUIT)
+            self._server.wait(timeout=30)
+            self._server = None
+
+    def remove(self) -> None:
+        self.crash()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def private_server() -> Iterator[PrivateServer]:
+    """It runs within the block. Where it cannot, the test is skipped and says why."""
+    if programs() is None:
+        pytest.skip("PostgreSQL is not installed")
+    try:
+        server = PrivateServer()
+    except (OSError, KeyError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"PostgreSQL is installed, but cannot be started here: {error}")
+    try:
+        server.start()
+        yield server
     finally:
-        if server is not None:
-            # At once: its clients are gone, and it has nothing to keep.
-            server.send_signal(signal.SIGQUIT)
-            server.wait(timeout=30)
-        shutil.rmtree(folder, ignore_errors=True)
+        server.remove()

@@ -4,6 +4,7 @@ import sqlite3
 import time
 
 import pytest
+import sqlalchemy as sql
 
 from bec_lib import messages as m
 from bec_lib.endpoints import MessageEndpoints as E
@@ -14,6 +15,7 @@ from scihub_connector import outbox as post
 from scihub_connector.app import SciHub, build_app, database_url
 from scihub_connector.database import Database
 from scihub_connector.target import Unavailable
+from tests.scihub_connector.postgresql import private_server
 from tests.scihub_connector.test_records import status
 
 
@@ -169,6 +171,29 @@ def test_an_outage_is_told_once_shown_and_survived(tmp_path, monkeypatch):
     second.turn_until(lambda: again.taken)
     assert again.taken == [second.others.last_id(E.scan_status)]
     second.close()
+
+
+def test_a_postgresql_that_crashes_loses_nothing(tmp_path):
+    with private_server() as postgresql:
+        beamline = Beamline(tmp_path, connect=lambda: Database(postgresql.url, "test"))
+        engine = sql.create_engine(postgresql.url, poolclass=sql.NullPool)
+
+        def numbers():
+            with engine.connect() as connection:
+                return list(
+                    connection.scalars(sql.text("select scan_number from scans order by scan_number"))
+                )
+
+        beamline.scan(1)
+        beamline.turn_until(lambda: beamline.cursor() and numbers() == [1])
+        postgresql.crash()
+        for number in (2, 3):
+            beamline.scan(number)
+        beamline.turn_until(beamline.alarms)
+        assert beamline.cursor() != beamline.others.entries(E.scan_status)[-1].entry_id
+        postgresql.start()
+        beamline.turn_until(lambda: numbers() == [1, 2, 3])
+        beamline.close()
 
 
 def test_a_new_database_is_filled_from_what_the_streams_hold(tmp_path):

@@ -1,9 +1,7 @@
 """The database target, on SQLite; on PostgreSQL as well, where it is installed or BEC_TEST_POSTGRESQL names an empty one."""
 
-import contextlib
 import os
 import sqlite3
-import subprocess
 
 import pytest
 import sqlalchemy as sql
@@ -12,19 +10,10 @@ from bec_lib import messages as m
 from scihub_connector.database import VERSION, Database, metadata
 from scihub_connector.outbox import Entry
 from scihub_connector.target import Refused, Unavailable
-from tests.scihub_connector.postgresql import private_server, programs
+from tests.scihub_connector.postgresql import private_server
 from tests.scihub_connector.test_records import status
 
 POSTGRESQL = os.environ.get("BEC_TEST_POSTGRESQL", "")
-
-
-ON_POSTGRESQL = pytest.param(
-    "postgresql",
-    marks=pytest.mark.skipif(
-        not POSTGRESQL and programs() is None,
-        reason="PostgreSQL is not installed, and BEC_TEST_POSTGRESQL is not set",
-    ),
-)
 
 
 @pytest.fixture(scope="module")
@@ -32,15 +21,11 @@ def server():
     if POSTGRESQL:
         yield POSTGRESQL
         return
-    with contextlib.ExitStack() as stack:
-        try:
-            url = stack.enter_context(private_server())
-        except (OSError, KeyError, subprocess.CalledProcessError) as error:
-            pytest.skip(f"PostgreSQL is installed, but cannot be started here: {error}")
-        yield url
+    with private_server() as server:
+        yield server.url
 
 
-@pytest.fixture(params=["sqlite", ON_POSTGRESQL])
+@pytest.fixture(params=["sqlite", "postgresql"])
 def url(request, tmp_path):
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/sub/bec.sqlite"
