@@ -7,7 +7,9 @@ device servers' to find out, and is reported device by device.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+import json
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -114,20 +116,54 @@ class Config:
         """Load the simulated beamline that comes with the installation."""
         return self.update_session_with_file(demo_file(), force=force)
 
-    def save_current_session(self, path: str | Path) -> Path:
-        """Write the session as a device file that can be loaded again. Raises ConfigError if there is none."""
+    def save_current_session(
+        self,
+        path: str | Path,
+        split_by_tag: bool = False,
+        included_tags: Iterable[str] | None = None,
+        excluded_tags: Iterable[str] | None = None,
+        remaining_devices_tag: str = "misc",
+    ) -> Path:
+        """Write the session as a device file that can be loaded again; the path to load.
+
+        split_by_tag: write a folder named as the file without its ending, with a file for each tag and `main.yaml` that
+        includes them. A device is in the file of its first tag by the alphabet of those that are included (None: all)
+        and not excluded; one that has none of these is in the file `remaining_devices_tag`.
+        Raises ConfigError if there is no session, or it cannot be written.
+        """
         from bec_lib.devices.config import dump_device_file, validate_devices
 
         session = self._client.session.message
         if session is None or not session.devices:
             raise ConfigError("there is no session to save: no devices are loaded")
         file = Path(path).expanduser()
+        devices = validate_devices(session.devices)
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            dump_device_file(file, validate_devices(session.devices))
+            if not split_by_tag:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                dump_device_file(file, devices)
+                return file
+            folder = file.with_suffix("")
+            folder.mkdir(parents=True, exist_ok=True)
+            parts: dict[str, dict[str, Any]] = {}
+            left_out = set(excluded_tags or ())
+            wanted = None if included_tags is None else set(included_tags)
+            for name, device in devices.items():
+                tags = [t for t in device.deviceTags if t not in left_out and (wanted is None or t in wanted)]
+                part = re.sub(r"[^A-Za-z0-9_.-]", "_", min(tags, default=remaining_devices_tag))
+                parts.setdefault(part, {})[name] = device
+            if "main" in parts:
+                raise ConfigError(
+                    "a session with a tag 'main' cannot be split: main.yaml includes the other files"
+                )
+            for part, found in parts.items():
+                dump_device_file(folder / f"{part}.yaml", found)
+            lines = [f"{json.dumps(part)}: !include {part}.yaml\n" for part in parts]
+            main = folder / "main.yaml"
+            main.write_text("".join(lines), encoding="utf-8")
         except OSError as error:
             raise ConfigError(f"the session cannot be saved to {file}: {error.strerror or error}") from error
-        return file
+        return main
 
     # Parts
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from bec_lib import messages as m
+from bec_lib.devices.config import load_device_file
 from bec_lib.errors import ConfigError, ReasonCode, UnknownDevice
 
 GOOD = """
@@ -126,3 +127,30 @@ def test_the_demo_beamline_is_found() -> None:
     from bec_client.config import demo_file
 
     assert demo_file().is_file()
+
+
+def test_a_session_is_saved_by_tags_and_loaded_again(bec: Any, fleet: Any, tmp_path: Path) -> None:
+    fields = {"deviceClass": "device_server.sim.SimMonitor", "enabled": True, "readoutPriority": "baseline"}
+    tags = {"a": ["optics", "mirror"], "b": ["optics"], "c": ["the sample"], "d": []}
+    fleet.load({name: {**fields, "deviceTags": found} for name, found in tags.items()}, version=2)
+    bec.session.on_session(None)
+
+    def files(**options: Any) -> dict[str, set[str]]:
+        main = bec.config.save_current_session(tmp_path / "beamline.yaml", split_by_tag=True, **options)
+        assert main == tmp_path / "beamline" / "main.yaml"
+        assert set(load_device_file(main)) == set(tags)
+        found = {
+            file.stem: set(load_device_file(file)) for file in main.parent.glob("*.yaml") if file != main
+        }
+        for file in main.parent.iterdir():
+            file.unlink()
+        return found
+
+    assert files() == {"mirror": {"a"}, "optics": {"b"}, "the_sample": {"c"}, "misc": {"d"}}
+    assert files(included_tags=["optics"], remaining_devices_tag="others") == {
+        "optics": {"a", "b"},
+        "others": {"c", "d"},
+    }
+    assert files(excluded_tags=["optics"]) == {"mirror": {"a"}, "the_sample": {"c"}, "misc": {"b", "d"}}
+    with pytest.raises(ConfigError, match="a tag 'main' cannot be split"):
+        files(remaining_devices_tag="main")
