@@ -127,11 +127,8 @@ class ServiceStatus:
         where it ran, and what it was doing. Empty if nothing is known.
         """
         heard = self._broker.get(MessageEndpoints.service_last_heard(role))
-        ends = [
-            item
-            for item in self._deliveries(role)
-            if item.message.service == role and item.message.event == "ended"
-        ]
+        seen = [item for item in self._deliveries(role) if item.message.service == role]
+        ends = [item for item in seen if item.message.event == "ended"]
         # An end before its last heartbeat is not this one.
         is_this = bool(ends) and (heard is None or _written(ends[-1]) > heard.envelope.sent - EXPIRES_S)
         if is_this and ends[-1].message.reason:
@@ -142,7 +139,15 @@ class ServiceStatus:
         was = status.busy.what if status.busy is not None else status.message
         silent_s = max(0.0, self._broker.now() - heard.envelope.sent)
         for_s = f"{silent_s:.1f} s" if silent_s < 60 else f"{silent_s / 60:.0f} min"
-        return f"not heard for {for_s}; it ran on {status.host} as process {status.pid}{' and was ' if was else ''}{was}"
+        silences = [
+            item.message.reason
+            for item in seen
+            if item.message.event == "silent" and item.message.pid == status.pid
+        ]
+        # Whose code it is in the supervisor can tell, as it says nothing itself.
+        _, is_known, whose = (silences[-1] if silences else "").partition(" (it is in the code of ")
+        code = f"; it is in the code of {whose.removesuffix(')')}" if is_known else ""
+        return f"not heard for {for_s}; it ran on {status.host} as process {status.pid}{' and was ' if was else ''}{was}{code}"
 
     def ends(self) -> dict[str, str]:
         """Role -> what is known of why it is silent, for those that are."""

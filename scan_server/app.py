@@ -112,7 +112,7 @@ PLUGIN_S = 1.0
 RELOAD_S = 30.0
 # How long a scan's code may take for a step. If it takes longer and nothing else runs in this process, because it holds
 # the interpreter's lock, the supervisor ends the process.
-STEP_S = 10.0
+STEP_S = 5.0
 # A worker that was told to stop and has been in a scan's code for so long is replaced.
 STUCK_S = 3.0
 _MAX_STUCK = 4
@@ -1237,6 +1237,10 @@ class ScanServer:
         self._blame = blame.forget(known, scans=over)
         for life in self._lives_before:
             for call in life.calls:
+                if life.how:
+                    # The supervisor has raised the alarm.
+                    log.error("%s", blame.end_in_words(life, call))
+                    continue
                 self._service.alarm(
                     Severity.MAJOR, blame.end_in_words(life, call), scan_id=call.scan_id or None
                 )

@@ -115,11 +115,15 @@ def dead_pid() -> int:
     return done.pid
 
 
-def died(beamline: Beamline, call: ForeignCall, *, code: int | None = None) -> None:
+def died(
+    beamline: Beamline, call: ForeignCall, *, code: int | None = None, is_supervised: bool = True
+) -> None:
     """A scan server that was in this call has ended, with this exit code, or killed."""
     pid = dead_pid()
     foreign = ForeignCode(folder_of(beamline.config.state_folder), "scan_server", f"life of {pid}", pid=pid)
     foreign.slot(call).enter(call.where)
+    if not is_supervised:
+        return
     reason = "killed by SIGKILL" if code is None else f"ended with code {code} (whatever)"
     beamline.client.append(
         MessageEndpoints.supervisor_events,
@@ -171,7 +175,18 @@ def test_a_request_whose_code_has_ended_the_scan_server_is_refused_and_not_tried
     assert "os._exit" in answer.message
     assert beamline.done(other).success
     assert worked_out == [] and left_over(beamline) == []
-    assert any("while it ran the code of the scan rough" in text for text in alarms(beamline))
+
+
+def test_without_a_supervisor_its_successor_raises_the_alarm(start: Any) -> None:
+    beamline = start()
+    beamline.stop_server()
+    request = beamline.submit("rough", "samx", "well")
+    died(beamline, a_call(WORKING_OUT, request_id=request), is_supervised=False)
+    beamline.start_server()
+    assert not beamline.answer(request).accepted
+    assert any(
+        "the scan server ended while it ran the code of the scan rough" in told for told in alarms(beamline)
+    )
 
 
 def test_two_requests_that_end_the_scan_server_one_after_the_other_are_both_refused(start: Any) -> None:

@@ -122,6 +122,11 @@ def test_a_request_whose_code_holds_the_interpreter_is_shown_and_refused(stage: 
     wait_until(
         lambda: "in the code of the scan bad" in stage.fleet.row("scan_server")["reason"], 30.0, "a name"
     )
+    wait_until(
+        lambda: "in the code of the scan bad" in stage.client.service_status.busy_with("scan_server"),
+        30.0,
+        "for clients",
+    )
     asking.join(90.0)
     assert answers and "killed by the supervisor" in str(answers[0])
     assert "the scan bad (plugin chaos" in str(answers[0])
