@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import cast
 
-from bec_lib.plugins import STATES, classes_in, load_plugins
+from bec_lib.plugins import STATES, Plugin, classes_in, load_plugins
 from bec_lib.states import BeamlineStateConfig
 
+Kinds = dict[str, type[BeamlineStateConfig]]
 
-def state_kinds() -> tuple[dict[str, type[BeamlineStateConfig]], dict[str, str]]:
+
+def state_kinds() -> tuple[Kinds, dict[str, str]]:
     """Name -> class of every kind of beamline state there is, and plugin -> why it cannot be used."""
-    plugins, failed = load_plugins(STATES)
-    kinds: dict[str, type[BeamlineStateConfig]] = {}
+    return kinds_of(*load_plugins(STATES))
+
+
+def kinds_of(plugins: Iterable[Plugin], failed: Mapping[str, str]) -> tuple[Kinds, dict[str, str]]:
+    """What these plugins bring; failed: plugin -> why it could not be loaded, to which others are added."""
+    kinds: Kinds = {}
+    problems = dict(failed)
     for plugin in plugins:
         for kind in cast(list[type[BeamlineStateConfig]], classes_in(plugin.value, BeamlineStateConfig)):
             if not kind.kind:
-                failed[plugin.name] = f"{kind.__name__} does not name its `kind`"
+                problems[plugin.name] = f"{kind.__name__} does not name its `kind`"
             elif kinds.get(kind.kind, kind) is not kind:
-                failed[plugin.name] = f"there is another kind {kind.kind!r}; rename one of the two"
+                problems[plugin.name] = f"there is another kind {kind.kind!r}; rename one of the two"
             else:
                 kinds[kind.kind] = kind
-    return kinds, failed
+    return kinds, problems

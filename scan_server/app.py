@@ -72,7 +72,7 @@ from scan_server.conditions import Conditions
 from scan_server.dry_run import plan_of
 from scan_server.guard import Rejected, check, is_name
 from scan_server.learning import Learning
-from scan_server.reload import OURS, Reloaded, prints_of, reload_plugins
+from scan_server.reload import OURS, Reloaded, load_states, prints_of, reload_plugins
 from scan_server.restore import (
     TAKEN_UP,
     Traces,
@@ -166,7 +166,10 @@ class ScanServer:
         self._catalogue = catalogue or load_catalogue(
             around=self._importing, without=blame.not_to_import(self._lives_before)
         )
-        self._prints = prints_of(self._catalogue)
+        self._state_plugins = load_states(
+            around=self._importing, without=blame.not_to_import(self._lives_before)
+        )
+        self._prints = prints_of(self._catalogue, self._state_plugins.plugins)
         self._reload: Reload | None = None
         self._state = q.State()
         self._revision = 0
@@ -177,7 +180,7 @@ class ScanServer:
         self._happened: list[q.Event] = []
         self._logged = 0
         self._registry = Registry()
-        self._conditions = Conditions(service, lambda: self._registry)
+        self._conditions = Conditions(service, lambda: self._registry, self._state_plugins)
         self._session: DeviceSessionMessage | None = None
         self._learning = Learning(self._broker, service.clock)
         self._lives: dict[str, tuple[str, int, int]] = {}
@@ -1099,14 +1102,14 @@ class ScanServer:
             return
         reload = Reload(request, self._service.clock.monotonic() + RELOAD_S)
         self._reload = reload
-        catalogue, prints = self._catalogue, self._prints
+        catalogue, prints, states = self._catalogue, self._prints, self._state_plugins
 
         def around(point: EntryPoint) -> contextlib.AbstractContextManager[None]:
             return self._importing(point, request.request_id)
 
         def load() -> None:
             try:
-                reload.done = reload_plugins(catalogue, prints, around=around)
+                reload.done = reload_plugins(catalogue, prints, states=states, around=around)
             except BaseException as error:
                 log.exception("the plugins could not be reloaded")
                 reload.done = f"{type(error).__name__}: {error}"
@@ -1128,9 +1131,11 @@ class ScanServer:
             return
         before, self._catalogue = self._catalogue, done.catalogue
         self._prints = done.prints
+        self._state_plugins = done.states
+        self._conditions.use(done.states)
         for plugin, reason in done.report.failed.items():
             if before.failed.get(plugin) != reason:
-                self._service.alarm(Severity.WARNING, f"The scan plugin {plugin} cannot be used: {reason}")
+                self._service.alarm(Severity.WARNING, f"The plugin {plugin} cannot be used: {reason}")
         turn.batch.put(MessageEndpoints.available_scans, self._catalogue.message())
         self._answer(
             reload.request.client_id,

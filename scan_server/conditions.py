@@ -34,8 +34,8 @@ from bec_lib.messages import (
 )
 from bec_lib.scans.signature import did_you_mean
 from bec_lib.service import Service, ThreadedInbox
-from bec_lib.state_kinds import state_kinds
 from scan_server.interlocks import STALE_S, Hold, Interlocks, Transition
+from scan_server.reload import StatePlugins, load_states
 from scan_server.states import BeamlineStates
 
 log = logging.getLogger(__name__)
@@ -51,16 +51,18 @@ class Refused(BECError):
 
 
 class Conditions:
-    """registry: the devices of the session in force."""
+    """registry: the devices of the session in force. states: the kinds there are; None: those of this environment."""
 
-    def __init__(self, service: Service, registry: Callable[[], Registry]):
+    def __init__(
+        self, service: Service, registry: Callable[[], Registry], states: StatePlugins | None = None
+    ):
         self._service = service
         self._broker = service.broker
         self._clock = service.clock
         self._registry = registry
         self._interlocks = Interlocks(self._unit)
-        kinds, failed = state_kinds()
-        self._states = BeamlineStates(kinds, self._interlocks.readings, failed)
+        found = states or load_states()
+        self._states = BeamlineStates(found.kinds, self._interlocks.readings, found.failed)
         self._watcher: LatestWatcher | None = None
         self._watched: dict[str, Endpoint] = {}
         self._alarmed: dict[str, float] = {}
@@ -275,6 +277,15 @@ class Conditions:
                 )
         if problems:
             raise Refused("\n".join(text for _, text in problems), code=problems[0][0])
+
+    def use(self, states: StatePlugins) -> None:
+        """Beamline states of other kinds, or with other code, from now on."""
+        self._states.use(states.kinds, states.failed, self._now()[0])
+        self._states_told = False
+        self._touched = True
+        self._follow_devices()
+        self._take_fresh()
+        self._judge(None)
 
     # Devices
 

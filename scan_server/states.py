@@ -87,6 +87,28 @@ class BeamlineStates:
         self._known(name)
         del self._configs[name], self._states[name]
 
+    def use(
+        self, kinds: Mapping[str, type[BeamlineStateConfig]], failed: Mapping[str, str], now: float
+    ) -> None:
+        """Other kinds from now on, also for the states that are defined. Those that do not hold any more are kept, and
+        unknown; those that were kept are tried again.
+        """
+        self._kinds, self._failed = dict(kinds), dict(failed)
+        known = {name: (config.kind, config.model_dump()) for name, config in self._configs.items()}
+        known |= {name: (state.kind, dict(state.config)) for name, state in self._kept.items()}
+        for name, (kind, raw) in known.items():
+            try:
+                config = self.config_of(kind, raw)
+            except ParameterError as error:
+                before = self._states.pop(name, None) or self._kept[name]
+                self._configs.pop(name, None)
+                update = {"status": BeamlineStatus.UNKNOWN, "label": error.message}
+                self._kept[name] = before.model_copy(update=update)
+                continue
+            if name in self._kept:
+                self.define(config, now)
+            self._configs[name] = config
+
     def keep(self, message: BeamlineStateMessage) -> None:
         """Remember a state of a kind that cannot be used at the moment."""
         self._kept[message.name] = message

@@ -6,11 +6,13 @@ import sys
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from scan_server.catalogue import Catalogue, load_catalogue
-from scan_server.reload import Reloaded, prints_of, reload_plugins
+from scan_server.reload import Reloaded, load_states, prints_of, reload_plugins
+from scan_server.states import BeamlineStates
 
 BUILTIN = EntryPoint("builtin", "scan_server.scans", "bec.scans")
 SCAN = """
@@ -166,3 +168,74 @@ def test_our_own_scans_are_not_imported_again(site: Site) -> None:
     catalogue, prints = site.load()
     done = site.reload(catalogue, prints)
     assert done.catalogue.classes["line_scan"] is catalogue.classes["line_scan"]
+
+
+STATE = """
+from typing import ClassVar
+from bec_lib.states import BeamlineStateConfig
+
+class Warm(BeamlineStateConfig):
+    kind: ClassVar[str] = "Warm"
+    signal: str{more}
+
+    def names(self):
+        return [self.signal]
+
+    def evaluate(self, value):
+        return ("valid" if value(self.signal) > {limit} else "invalid"), ""
+"""
+
+
+def with_states(site: Site, package: str, *, limit: int = 10, more: str = "", top: str = "") -> None:
+    site.write(package, name=f"{package}_scan")
+    (site.folder / package / "states.py").write_text(top + STATE.format(limit=limit, more=more) + "#" * limit)
+    point = EntryPoint(package, f"{package}.states", "bec.states")
+    if point not in site.points:
+        site.points.append(point)
+
+
+def test_kinds_of_beamline_states_are_imported_again_with_their_package(site: Site) -> None:
+    with_states(site, "plugin_w")
+    catalogue, states = load_catalogue(site.points), load_states(site.points)
+    prints = prints_of(catalogue, states.plugins)
+    assert list(states.kinds) == ["Warm"] and states.failed == {}
+    told = BeamlineStates(states.kinds, Values({"t": 15.0}))
+    told.define(told.config_of("Warm", {"name": "sample", "signal": "t"}), 1.0)
+    assert [s.status for s in told.judge(2.0)] == ["valid"]
+
+    with_states(site, "plugin_w", limit=20)
+    again = reload_plugins(catalogue, prints, site.points, states=states)
+    assert again.report.changed == ["plugin_w"] and again.report.failed == {}
+    told.use(again.states.kinds, again.states.failed, 3.0)
+    assert [s.status for s in told.judge(4.0)] == ["invalid"]
+
+    # Broken: the whole package stays as it was, its scans too.
+    with_states(site, "plugin_w", limit=30, top="import no_such_library\n")
+    site.write("plugin_w", name="other_scan")
+    broken = reload_plugins(again.catalogue, again.prints, site.points, states=again.states)
+    assert broken.report.kept == ["plugin_w"]
+    assert "no_such_library" in broken.report.failed["plugin_w"]
+    assert "stays in force" in broken.report.failed["plugin_w"]
+    assert "plugin_w_scan" in broken.catalogue.infos and "other_scan" not in broken.catalogue.infos
+    assert broken.states.kinds == again.states.kinds
+
+    # A state that does not hold any more is kept, unknown, and comes back with its kind.
+    with_states(site, "plugin_w", limit=5, more="\n    needed: float")
+    other = reload_plugins(broken.catalogue, broken.prints, site.points, states=broken.states)
+    told.use(other.states.kinds, other.states.failed, 5.0)
+    [kept] = told.message().states.values()
+    assert kept.status == "unknown" and "needed" in kept.label
+    with_states(site, "plugin_w", limit=6)
+    mended = reload_plugins(other.catalogue, other.prints, site.points, states=other.states)
+    told.use(mended.states.kinds, mended.states.failed, 6.0)
+    assert [s.status for s in told.judge(7.0)] == ["valid"]
+
+
+class Values:
+    """Readings that are given."""
+
+    def __init__(self, values: dict[str, Any]):
+        self.values = values
+
+    def value(self, name: str) -> Any:
+        return self.values[name]
