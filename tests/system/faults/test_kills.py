@@ -28,6 +28,14 @@ CHOSEN = [
     ("tail", Fault("crash", ("file_writer.before_final",))),
     ("tail", Fault("crash", ("file_writer.after_final",))),
     ("line", Fault("crash", ("scihub.before_database",))),
+    ("marks", Fault("kill", ("device_server",))),
+    ("sweep", Fault("kill", ("scan_server",))),
+    ("flight", Fault("kill", ("device_server", "scan_bundler"))),
+    ("hooked aborted", Fault("kill", ("device_server",))),
+    ("interlock", Fault("kill", ("scan_server",))),
+    ("held marks", Fault("kill", ("device_server",))),
+    ("ctrl-c", Fault("kill", ("scan_server", "device_server"))),
+    ("queues", Fault("kill", ("scan_server",))),
 ]
 
 
