@@ -109,27 +109,25 @@ class ScanExport(ContextDecorator):
     def __exit__(self, kind: type | None, value: BaseException | None, traceback: Any) -> None:
         self._client.scans.exports.remove(self)
         try:
-            for report in self._reports:
+            # After an error nothing is waited for: a scan may be paused, and the prompt is wanted.
+            for report in self._reports if kind is None else ():
                 report.wait(file_written=False)
-        except BECError:
-            # What there is of it is written; the error is the block's own, if that has none already.
-            if kind is None:
-                self._write()
-                raise
-        self._write()
+        finally:
+            self._write()
 
     def add(self, report: ScanReport) -> None:
         if report.is_scan:
             self._reports.append(report)
 
     def _write(self) -> None:
-        begun = [
-            report for report in self._reports if report.scan is not None and report.scan.opened.is_set()
-        ]
-        if begun:
-            scan_to_csv(begun, self._file)
+        over = [report for report in self._reports if report.scan is not None and report.scan.ended.is_set()]
+        going_on = [report for report in self._reports if not report.done]
+        if over:
+            scan_to_csv(over, self._file)
         else:
-            self._client.notify(f"no scan was run, so {self._file} is not written")
+            self._client.notify(f"no scan has ended, so {self._file} is not written")
+        if over and going_on:
+            self._client.notify(f"{self._file} is without {len(going_on)} of the scans, not ended yet")
 
 
 def _columns(scan: Exportable) -> list[tuple[str, str, list[Any], list[Any]]]:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from bec_client.export import scan_to_csv, scan_to_dict
+from bec_client.report import ScanInterruption
 from bec_lib.errors import DeviceError, ParameterError, ReasonCode, StorageError
 
 
@@ -78,6 +79,22 @@ def test_what_was_taken_before_a_failure_is_exported(bec: Any, fleet: Any, tmp_p
         fleet.fail = (ReasonCode.DEVICE_FAILED, "samx stalled")
         scan(bec, 2)
     assert [row[0] for row in rows(file)[1]] == ["1", "1", "1", "2", "2"]
+
+
+def test_a_pause_is_not_waited_for(bec: Any, fleet: Any, tmp_path: Path) -> None:
+    told: list[str] = []
+    bec.connection.notify = told.append
+    file = tmp_path / "block.csv"
+    with pytest.raises(ScanInterruption), bec.scans.scan_export(file):
+        scan(bec).wait()
+        fleet.hold = 1
+        assert scan(bec, 2).scan.opened.wait(30)
+        raise ScanInterruption("scan 2 is paused")
+    assert len(rows(file)[1]) == 3
+    assert told == [f"{file} is without 1 of the scans, not ended yet"]
+    with pytest.raises(ScanInterruption), bec.scans.scan_export(tmp_path / "nothing.csv"):
+        raise ScanInterruption("nothing has begun")
+    assert told[1:] == [f"no scan has ended, so {tmp_path / 'nothing.csv'} is not written"]
 
 
 def test_the_history_is_exported_from_its_files(bec: Any, fleet: Any, tmp_path: Path) -> None:
