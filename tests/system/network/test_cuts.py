@@ -101,7 +101,6 @@ def test_clocks_that_differ_by_minutes_do_not_show(hosts: Hosts) -> None:
 @pytest.mark.parametrize(
     ("role", "way"),
     [
-        ("scan_server", "both"),
         ("scan_server", "answers"),
         ("device_server", "for ever"),
         ("scan_bundler", "both"),
