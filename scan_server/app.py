@@ -136,6 +136,8 @@ class Turn:
     cursors: dict[Endpoint, str] = field(default_factory=dict)
     afterwards: list[Callable[[], None]] = field(default_factory=list)
     facts_are_fresh: bool = False
+    # Something of what is durable beside the queues has changed.
+    is_notable: bool = False
     # Of what was submitted in this turn; later it would be out of date.
     assembled: dict[str, Assembled] = field(default_factory=dict)
 
@@ -298,7 +300,7 @@ class ScanServer:
     def _commit(self, turn: Turn, before: q.State, *, always: bool = False) -> None:
         self._hold(turn)
         self._conditions.write(turn.batch)
-        if self._state is not before or always:
+        if self._state is not before or always or turn.is_notable:
             self._revision += 1
             status = q.snapshot(self._state, self._revision)
             turn.batch.put(MessageEndpoints.scan_queue_status, status)
@@ -324,7 +326,7 @@ class ScanServer:
             state = {**q.to_plain(self._state), "revision": self._revision, **self._rest()}
             turn.batch.put(MessageEndpoints.queue_state, QueueStateMessage(state=state))
             turn.batch.delete(MessageEndpoints.queue_log)
-        elif events:
+        elif events or turn.is_notable:
             turn.batch.append(
                 MessageEndpoints.queue_log,
                 QueueLogMessage(
@@ -339,6 +341,8 @@ class ScanServer:
         rest: dict[str, Any] = {
             "change": None if change is None else [change.request_id, change.client_id, change.user]
         }
+        if self._reload is not None:
+            rest["reload"] = [self._reload.request.request_id, self._reload.request.client_id]
         blamed = blame.to_plain(self._blame)
         return {**rest, "blame": blamed} if blamed else rest
 
@@ -1102,6 +1106,7 @@ class ScanServer:
             return
         reload = Reload(request, self._service.clock.monotonic() + RELOAD_S)
         self._reload = reload
+        turn.is_notable = True
         catalogue, prints, states = self._catalogue, self._prints, self._state_plugins
 
         def around(point: EntryPoint) -> contextlib.AbstractContextManager[None]:
@@ -1115,10 +1120,12 @@ class ScanServer:
                 reload.done = f"{type(error).__name__}: {error}"
             self._inbox.post(reload)
 
-        threading.Thread(target=load, name="reload-plugins", daemon=True).start()
+        # Not before it is on record who waits for an answer: an import can end the process.
+        turn.afterwards.append(threading.Thread(target=load, name="reload-plugins", daemon=True).start)
 
     def _end_reload(self, reload: Reload, turn: Turn) -> None:
         self._reload = None
+        turn.is_notable = True
         done = reload.done
         if not isinstance(done, Reloaded):
             why = done or f"they were not imported within {RELOAD_S:g} s"
@@ -1224,6 +1231,8 @@ class ScanServer:
         self._apply(q.Held(self._conditions.holds), turn)
         if raw.get("change"):
             self._take_up_change(*raw["change"], turn=turn)
+        if raw.get("reload"):
+            self._answer_reload(*raw["reload"], turn=turn)
         for name, queue in list(self._state.queues.items()):
             if queue.active is not None:
                 self._take_up(name, queue.active, turn)
@@ -1271,6 +1280,20 @@ class ScanServer:
             turn,
         )
 
+    def _answer_reload(self, request_id: str, client_id: str, *, turn: Turn) -> None:
+        """Plugins were being reloaded when an earlier life ended; this one has imported them anew."""
+        if self._first_answer(client_id, request_id) is not None:
+            return
+        why = self._blame.requests.get(request_id)
+        self._blame = blame.forget(self._blame, requests=[request_id])
+        message = why or (
+            "the scan server was restarted while it reloaded the plugins, by which they were all imported anew; "
+            "`bec plugins show` tells what is in force"
+        )
+        code = ReasonCode.INTERNAL if why else ReasonCode.SERVICE_DOWN
+        answer = RequestResponseMessage(request_id=request_id, accepted=False, code=code, message=message)
+        self._answer(client_id, answer, turn)
+
     def _replay(self, state: q.State, raw: dict[str, Any]) -> q.State:
         """What happened after the state was written as a whole. raw gets what else the log says."""
         revision = int(raw.get("revision", 0))
@@ -1284,6 +1307,8 @@ class ScanServer:
             state, problems = queue_log.fold(state, message.events)
             for problem in problems:
                 log.error("an event of the queues' log cannot be read: %s", problem)
+            raw.pop("reload", None)
+            raw.pop("blame", None)
             raw.update(message.rest, revision=message.revision)
         return state
 

@@ -598,7 +598,8 @@ def test_the_state_is_written_as_a_whole_now_and_then(beamline: Beamline) -> Non
     for k in range(queue_log.AT_LEAST + 20):
         request = beamline.submit("mv", "samx", k % 3)
     assert beamline.answer(request).accepted
-    assert 0 < beamline.logged() < queue_log.AT_LEAST
+    # None at all, if the last turn was the one that has written it.
+    assert beamline.logged() < queue_log.AT_LEAST
     beamline.stop_server()
     beamline.start_server()
     assert beamline.command(QueueAction.CONTINUE).accepted

@@ -132,3 +132,16 @@ def test_an_import_that_does_not_return_is_given_up(
 
 def test_a_modified_scan_runs_with_its_steps(beamline: Beamline) -> None:
     assert beamline.done(beamline.submit("acquire")).success
+
+
+def test_a_reload_during_which_the_scan_server_is_restarted_is_answered_once(beamline: Beamline) -> None:
+    go.clear()
+    request = ask(beamline)
+    assert beamline.done(beamline.submit("line_scan", "samx", 0, 1, steps=2)).success
+    beamline.stop_server()
+    go.set()
+    beamline.start_server()
+    answer = beamline.answer(request)
+    assert answer.code == ReasonCode.SERVICE_DOWN and "imported anew" in answer.message
+    assert beamline.done(beamline.submit("line_scan", "samx", 0, 1, steps=2)).success
+    assert len(beamline.replies(request, "request_response")) == 1

@@ -110,3 +110,50 @@ def test_the_example_package_from_its_installation_to_its_end(
         scans.line_scan(dev.samx, -1, 1, steps=2).wait(timeout=20)
         # Nobody has been restarted for any of that.
         assert fleet.row("scan_server")["pid"] == pid
+
+
+POLITE = '''
+"""A scan in a plugin."""
+
+from bec_lib.scans import Points, PointScan, Steps
+
+__all__ = ["Polite"]
+
+
+class Polite(PointScan):
+    """Takes a point."""
+
+    scan_name = "polite_scan"
+
+    def run(self) -> Steps:
+        yield Points(1)
+'''
+
+
+def test_a_plugin_that_ends_the_scan_server_when_it_is_imported_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bec_client import BECClient
+
+    facts = tmp_path / "polite-1.0.dist-info"
+    facts.mkdir()
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: polite\nVersion: 1.0\n")
+    (facts / "entry_points.txt").write_text("[bec.scans]\npolite = polite\n")
+    module = tmp_path / "polite.py"
+    module.write_text(POLITE)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with TemporaryFleet(prefix="bec-test") as fleet, BECClient(fleet.config) as bec:
+        bec.live_updates.enabled = False
+        # All but that of a plugin which is not installed here.
+        assert set(bec.config.update_session_with_file(PACKAGE / "devices.yaml").failed) == {"shutter"}
+        bec.scans.polite_scan().wait(timeout=20)
+        module.write_text(f"import os\n\nos._exit(4)\n{POLITE}")
+        with pytest.raises(RequestRejected, match=r"ended with code 4 .*the plugin polite .*being imported"):
+            bec.plugins.reload()
+        bec.scans.line_scan(bec.devices.samx, -1, 1, steps=2).wait(timeout=20)
+        bec.scans.reload()
+        assert "polite_scan" not in bec.scans
+        assert "it is left out" in bec.plugins.failed["polite"]
+        module.write_text(POLITE)
+        assert bec.plugins.reload() == "New: polite."
+        bec.scans.polite_scan().wait(timeout=20)
