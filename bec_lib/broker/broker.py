@@ -17,6 +17,7 @@ from typing import Any, Protocol, cast
 
 import redis
 from redis.backoff import NoBackoff
+from redis.credentials import CredentialProvider
 from redis.retry import Retry
 
 from bec_lib import PROTOCOL_VERSION, codec, crash_points
@@ -576,6 +577,9 @@ class Broker:
                     self._away_since = begun
                     if self.endures:
                         log.warning("%s Work goes on when it is back.", error)
+                if isinstance(error.__cause__, redis.AuthenticationError) and deadline is None:
+                    # The new password may be on its way to its file.
+                    deadline = self.clock.monotonic() + self.settings.give_up_after_s
                 next_at = self.clock.monotonic() + delay
                 if any(end is not None and next_at > end for end in (deadline, self._give_up_at)):
                     raise
@@ -630,6 +634,17 @@ class Broker:
         return BrokerError(f"Redis at {where} refused: {text}")
 
 
+class _FromFile(CredentialProvider):
+    """Name and password for each log-in anew, so that a password can be changed while services run."""
+
+    def __init__(self, settings: RedisSettings):
+        self._settings = settings
+
+    def get_credentials(self) -> tuple[str] | tuple[str, str]:
+        secret = self._settings.secret() or ""
+        return (self._settings.username, secret) if self._settings.username else (secret,)
+
+
 def _connect(settings: RedisSettings, timeout_s: float) -> redis.Redis:
     # redis-py's own default would retry for seconds.
     common: dict[str, Any] = {
@@ -641,9 +656,12 @@ def _connect(settings: RedisSettings, timeout_s: float) -> redis.Redis:
         "db": settings.db,
     }
     try:
-        if settings.username or settings.secret():
+        secret = settings.secret()
+        if settings.password_file is not None:
+            common["credential_provider"] = _FromFile(settings)
+        elif settings.username or secret:
             common["username"] = settings.username
-            common["password"] = settings.secret()
+            common["password"] = secret
     except OSError as error:
         raise BrokerError(
             f"the password for Redis cannot be read from {settings.password_file}: {error.strerror or error}; put it there, "
