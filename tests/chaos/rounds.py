@@ -194,10 +194,13 @@ def _in_motion(stage: Stage, workload: str) -> _Scan:
         case "marks":
             marks = np.linspace(0.0, 1.2, 25).tolist()
             return _Scan(
-                lambda: scans.cont_line_scan(dev.slow, 0.0, 1.2, steps=25, exp_time=0.01, **line),
+                lambda: scans.cont_line_scan(dev.slow, 0.0, 1.2, steps=25, exp_time=0.06, **line),
                 len(marks),
-                # It runs up and out by two steps.
-                facts={"way": replace(way, start=-0.1, stop=1.3, marks=marks)},
+                # It runs up and out by two steps, and more slowly than the motor would.
+                facts={
+                    "way": replace(way, start=-0.1, stop=1.3, marks=marks),
+                    "left": {"slow_velocity": 1.0},
+                },
             )
         case "fly":
             return _Scan(
@@ -371,7 +374,11 @@ def _left(stage: Stage, motors: Mapping[str, float]) -> dict[str, Any]:
     dev = stage.client.device_manager.devices
     problems = stage.wait_until_well()
     assert not problems, problems
-    there = {name: _patiently(dev[name].read)[name]["value"] for name in motors}
+    there = {}
+    for name in motors:
+        device = dev[name.removesuffix("_velocity")]
+        read = device.read if device.name == name else device.read_configuration
+        there[name] = _patiently(read)[name]["value"]
     return {"there": there, "is_staged": stage.is_staged()}
 
 
