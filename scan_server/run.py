@@ -1629,6 +1629,7 @@ class ScanRun:
             readout=plan.groups,
             scan_report_devices=list(plan.motors),
             user_metadata=order.request.metadata,
+            dataset_number=_dataset_of(order.request.metadata),
             file=order.file,
             relative=plan.relative,
             estimated_s=plan.estimated_s,
@@ -1652,6 +1653,12 @@ class ScanRun:
     def _label(self) -> str:
         name = self.order.request.scan_type
         return f"scan {self.order.number} ({name})" if self.order.is_scan else name
+
+
+def _dataset_of(metadata: Mapping[str, Any]) -> int | None:
+    """As the client gives it; anything else that stands under the name is the user's own."""
+    number = metadata.get("dataset_number")
+    return number if type(number) is int and 0 < number < 2**63 else None
 
 
 def _steps_of(scan: Scan) -> Steps:

@@ -41,6 +41,7 @@ def test_a_macro_with_callbacks_datasets_and_export(bec: Any, tmp_path: Path) ->
     assert [scan.scan_number for scan in found] == numbers
     assert found[0].metadata["sample_name"] == "gold"
     assert found[0].metadata["dataset_number"] == dataset
+    assert reports[0].scan.status_message.dataset_number == dataset
     with (tmp_path / "two.csv").open(newline="") as opened:
         rows = [row for row in csv.reader(opened) if not row[0].startswith("#")]
     assert [(int(row[0]), int(row[1])) for row in rows] == [
