@@ -189,12 +189,13 @@ def take_reply(change: Change, server: str, reply: DeviceInstructionResponse) ->
 
 def was_lost(reply: DeviceInstructionResponse) -> bool:
     """Did a device server start anew meanwhile? Then it has the session in force, nothing is prepared, and it is to be
-    asked again, from preparing on.
+    asked again, from preparing on. One that was started before it was asked says that nothing is prepared.
     """
-    return (
-        reply.status is InstructionStatus.STOPPED
-        and reply.error is not None
-        and reply.error.code is ReasonCode.SERVICE_DOWN
+    if reply.error is None:
+        return False
+    return (reply.status, reply.error.code) in (
+        (InstructionStatus.STOPPED, ReasonCode.SERVICE_DOWN),
+        (InstructionStatus.ERROR, ReasonCode.WRONG_STATE),
     )
 
 

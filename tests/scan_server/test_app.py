@@ -18,6 +18,7 @@ from bec_lib.endpoints import Endpoint, MessageEndpoints
 from bec_lib.errors import ReasonCode
 from bec_lib.messages import (
     ClientHelloMessage,
+    CommitSession,
     ConfigAction,
     ControlKind,
     DeviceConfigMessage,
@@ -80,6 +81,7 @@ class FakeDeviceServer(threading.Thread):
         self.at_points = threading.Event()
         self.deaf = False
         self.hold_sessions = False
+        self.forgets_session = False
         self.at_session = threading.Event()
         self.ending = False
         self.replies = MessageEndpoints.device_instructions_response("main")
@@ -118,6 +120,10 @@ class FakeDeviceServer(threading.Thread):
         self.seen.append(action.kind)
         if message.run_epoch <= self.stopped.get(message.scan_id, -1):
             self.reply(message, InstructionStatus.STOPPED)
+        elif isinstance(action, CommitSession) and self.forgets_session:
+            self.forgets_session = False
+            error = ErrorInfo(error_message="nothing is prepared", code=ReasonCode.WRONG_STATE)
+            self.reply(message, InstructionStatus.ERROR, error=error)
         elif isinstance(action, (RunPoints, MoveDevices)) and "broken" in self.targets(action):
             error = ErrorInfo(
                 error_message="broken does not move", code=ReasonCode.DEVICE_FAILED, device="broken"
@@ -631,6 +637,14 @@ def configure(beamline: Beamline, action: ConfigAction, devices: dict[str, Any])
         request_id=beamline.next_request(), client_id="c1", action=action, devices=devices
     )
     return beamline.answer(beamline.send(request))
+
+
+def test_a_device_server_that_was_started_anew_before_it_could_commit_prepares_again(
+    beamline: Beamline,
+) -> None:
+    beamline.devices.forgets_session = True
+    assert configure(beamline, ConfigAction.SET, {"a": raw("monitored")}).accepted
+    assert beamline.devices.seen == ["prepare_session", "commit_session"] * 2
 
 
 def test_a_new_session_names_the_devices_that_failed_and_keeps_the_others(beamline: Beamline) -> None:

@@ -81,6 +81,8 @@ def test_a_server_that_was_just_starting_is_asked_again() -> None:
         error=ErrorInfo(error_message="started anew", code=ReasonCode.SERVICE_DOWN),
     )
     assert s.was_lost(down)
+    nothing = ErrorInfo(error_message="nothing is prepared", code=ReasonCode.WRONG_STATE)
+    assert s.was_lost(down.model_copy(update={"status": InstructionStatus.ERROR, "error": nothing}))
     assert not s.was_lost(reply(status=InstructionStatus.STOPPED))
     assert not s.was_lost(reply())
 
