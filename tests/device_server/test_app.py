@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from bec_lib.clock import SystemClock
 from bec_lib.endpoints import MessageEndpoints
 from bec_lib.errors import ReasonCode
 from bec_lib.messages import (
@@ -405,7 +406,8 @@ def test_devices_of_a_scan_are_stopped_when_the_broker_is_lost(
         def commit(self) -> None:
             assert stopped.wait(5)
 
-    bench.app._commit(Hanging())
+    # As the heartbeat is written, which may be the first to hang.
+    bench.service.commit(Hanging())
     assert not moving(bench, "samx")
     assert moving(bench, "samy")
     # That is no failure of the device: the scan server takes the point again.
@@ -845,7 +847,19 @@ def test_instructions_of_a_predecessor_are_answered_and_not_done(bench: Any, zer
     assert [m.instruction_id for m in replies].count(number) == 1
 
 
-def test_calls_to_a_predecessor_are_answered_and_not_done(bench: Any, zero: Config) -> None:
+class WrongClock(SystemClock):
+    """Of a client's host."""
+
+    def __init__(self, ahead_s: float):
+        self._ahead_s = ahead_s
+
+    def now(self) -> float:
+        return super().now() + self._ahead_s
+
+
+@pytest.mark.parametrize("ahead_s", [0.0, 300.0])
+def test_calls_to_a_predecessor_are_answered_and_not_done(bench: Any, zero: Config, ahead_s: float) -> None:
+    bench.broker.clock = WrongClock(ahead_s)
     bench.broker.put(MessageEndpoints.device_session, DeviceSessionMessage(version=1, devices=zero))
     bench.hello()
     bench.close()
@@ -854,6 +868,15 @@ def test_calls_to_a_predecessor_are_answered_and_not_done(bench: Any, zero: Conf
     answer = bench.answer(number)
     assert answer.error.code == ReasonCode.SERVICE_DOWN
     assert bench.call("m1", "read").return_val["m1"]["value"] == 0.0
+
+
+def test_a_call_of_a_client_whose_clock_is_behind_is_not_taken_for_an_old_one(
+    bench: Any, zero: Config
+) -> None:
+    bench.load(zero)
+    bench.broker.clock = WrongClock(-300.0)
+    bench.hello("berta")
+    assert bench.call("m1", "read", user="berta").return_val["m1"]["value"] == 0.0
 
 
 def test_a_stop_is_remembered_by_the_next_process(bench: Any, zero: Config) -> None:
