@@ -165,6 +165,8 @@ class ScanServer:
         self._blame = blame.Blame()
         # Scans whose code is not ours, while they run.
         self._slots: dict[str, Slot] = {}
+        # Of workers that were given up; their threads may still come back to them.
+        self._given_up: list[tuple[Slot, Worker]] = []
         self._catalogue = catalogue or load_catalogue(
             around=self._importing, without=blame.not_to_import(self._lives_before)
         )
@@ -811,11 +813,14 @@ class ScanServer:
         del self._workers[name]
         if not isinstance(assembled, Assembled):
             self._done(item, ReasonCode.ABORTED, tell.message, turn)
+            self._forget_code(item.scan_id)
             self._apply(q.Ended(item.scan_id), turn)
             return
         traces = traces_of(self._broker, item.scan_id, item.request.client_id, is_scan=item.is_scan)
         # What of modifiers is to be done at the end is done, unless it is that which does not return.
         slot = self._slots.pop(item.scan_id, None)
+        if slot is not None:
+            self._given_up.append((slot, worker))
         hooks = None if slot is not None and slot.where == CLEANING_UP else assembled.hooks
         ending = replace(assembled, scan=_NothingMore(BoundCall((), {})), hooks=hooks, is_over=True)
         mark = self._slot_for(item) if hooks else None
@@ -1180,6 +1185,10 @@ class ScanServer:
         info = self._catalogue.infos[item.request.scan_type]
         if self._catalogue.is_ours(info.name):
             return None
+        for given_up, worker in self._given_up:
+            if not worker.is_alive:
+                self._foreign.free(given_up)
+        self._given_up = [(slot, worker) for slot, worker in self._given_up if worker.is_alive]
         slot = self._foreign.slot(
             ForeignCall(self._whose(info), info.plugin, scan_id=item.scan_id, patience_s=STEP_S)
         )

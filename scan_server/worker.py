@@ -180,6 +180,11 @@ class Worker:
         self._tell = lambda _: None
         self._inbox.close()
 
+    @property
+    def is_alive(self) -> bool:
+        """Does its thread still run?"""
+        return self._thread.is_alive()
+
     # The thread
 
     def _work(self) -> None:
