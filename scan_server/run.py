@@ -413,7 +413,8 @@ class ScanRun:
             self._was_stopped(sent, reply)
         else:
             self._failed(sent, reply)
-        if note and not self.note and self.phase is Phase.RUNNING:
+        # Paused now, at the end of a sweep, or on its way if its device server is lost.
+        if note and not self.note and self.phase in (Phase.RUNNING, Phase.RECOVERING):
             self._tell_state(ScanState.PAUSED, moment)
         return self._turn(moment)
 

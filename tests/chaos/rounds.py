@@ -53,6 +53,7 @@ WORKLOADS = (
     "queues",
     # With what people do meanwhile
     "resumed",
+    "resumed fly",
     "ctrl-c",
     "acquire",
 )
@@ -61,6 +62,7 @@ HOME = 1.5
 # A sweep has no longer gap, mm, which is as many seconds.
 MOST_LEFT_OUT = 0.5
 ENDED_EARLY = ("aborted", "hooked aborted", "ctrl-c")
+RESUMED = ("resumed", "resumed fly")
 WITH_BEAM = ("interlock", "held marks", "held fly", "held flight")
 INTERLOCK = "beam_gone"
 
@@ -99,6 +101,8 @@ def _scan(stage: Stage, workload: str) -> _Scan:
     if workload.startswith("held "):
         scan = _scan(stage, workload.removeprefix("held "))
         return replace(scan, facts=scan.facts | {"always": {"beam": 1.0}})
+    if workload == "resumed fly":
+        return _in_motion(stage, "fly")
     match workload:
         case "grid":
             columns, rows = np.linspace(-0.4, 0.4, 6), np.linspace(-0.3, 0.3, 7)
@@ -272,7 +276,7 @@ def _scanning(stage: Stage, result: Result, dice: random.Random) -> None:
     beam = None
     if result.workload in WITH_BEAM:
         beam = _trip(stage, result, dice)
-    elif result.workload == "resumed":
+    elif result.workload in RESUMED:
         _interrupt(stage, result, report, dice)
     if result.workload != "paused":
         result.harm = faults.do(stage, result.fault, lambda: report.scan.filed.is_set())
@@ -283,7 +287,7 @@ def _scanning(stage: Stage, result: Result, dice: random.Random) -> None:
         if result.workload == "ctrl-c":
             _interrupt(stage, result, report, dice)
         _abort(stage, report, scan_id)
-    elif result.workload == "resumed":
+    elif result.workload in RESUMED:
         _continue(stage, report)
         _await(report)
     else:
@@ -311,7 +315,7 @@ def _scanning(stage: Stage, result: Result, dice: random.Random) -> None:
     if result.harm.at is not None and result.workload not in (
         "paused",
         "tail",
-        "resumed",
+        *RESUMED,
         *WITH_BEAM,
         *ENDED_EARLY,
     ):

@@ -108,6 +108,19 @@ def test_a_pause_waits_for_the_end_of_a_sweep_and_says_so() -> None:
     assert bench.kinds == ["sweep"]
 
 
+def test_a_sweep_that_is_lost_in_a_pause_waits_where_it_is() -> None:
+    bench = started()
+    bench.take(bench.run.command(QueueAction.DEFERRED_PAUSE, "", T))
+    bench.answer(0, InstructionStatus.STOPPED, boot="other", error=DOWN)
+    end = bench.messages(ScanStatusMessage)[-1]
+    assert (end.status, end.message) == (ScanState.PAUSED, "")
+    bench.count(main=2)
+    assert [action.kind for action in bench.answer_all()] == ["stage", "pre_scan", "baseline"]
+    bench.take(bench.run.command(QueueAction.CONTINUE, "", T))
+    rest = bench.answer(result={"points": 2})
+    assert (rest.kind, rest.first_index) == ("sweep", 2)
+
+
 def test_a_restart_behind_the_last_mark_takes_none_again() -> None:
     bench = started()
     bench.answer(0, InstructionStatus.STOPPED, boot="other", error=DOWN)
