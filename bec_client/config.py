@@ -6,6 +6,7 @@ device servers' to find out, and is reported device by device.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import json
 import re
@@ -26,7 +27,7 @@ LOAD_S = 300.0  # many devices, each with its connection timeout
 @dataclass(frozen=True)
 class SessionChange:
     """What a change of the session did. failed: device -> why it could not be built or connected. kept: device -> why it
-    was not built anew, and is in use as it was.
+    was not built anew, and is in use as it was. rebuilt: those that were, of a reload.
     """
 
     version: int = 0
@@ -35,12 +36,16 @@ class SessionChange:
     source: str = ""
     unchanged: bool = False
     kept: dict[str, str] = field(default_factory=dict)
+    rebuilt: list[str] | None = None
 
     def __str__(self) -> str:
         if self.unchanged:
             return f"{self.source} is already in force; force=True loads it anew."
         count = len(self.loaded)
         text = f"{count} device{'s' * (count != 1)} loaded" + (f" from {self.source}" if self.source else "")
+        if self.rebuilt is not None:
+            count = len(self.rebuilt)
+            text = f"{count} device{'s' * (count != 1)} built anew"
         if self.failed:
             listed = "\n".join(f"  {name}: {reason}" for name, reason in self.failed.items())
             text += f"; {len(self.failed)} could not be loaded:\n{listed}"
@@ -110,7 +115,10 @@ class Config:
         wanted = [getattr(device, "name", device) for device in devices]
         for name in wanted:
             self._client.session.entry(name)
-        return self._request(ConfigAction.RELOAD, {name: {} for name in wanted}, "")
+        change = self._request(ConfigAction.RELOAD, {name: {} for name in wanted}, "")
+        asked = wanted or self._client.session.names()
+        rebuilt = [name for name in asked if name not in change.kept and name not in change.failed]
+        return dataclasses.replace(change, rebuilt=rebuilt)
 
     def load_demo_config(self, force: bool = False) -> SessionChange:
         """Load the simulated beamline that comes with the installation."""

@@ -196,8 +196,11 @@ class LiveUpdates:
         try:
             with self.open_live(self.console) as live:
                 while not report._ticket.finished.wait(REFRESH_S):
-                    live.update(self._positions(report, names), refresh=True)
+                    held = self._held_by_others(names)
+                    live.update(self._positions(report, names, held), refresh=True)
                     if live.console.is_terminal is False:
+                        for name, holder in held.items():
+                            self.console.print(Text(f"{name} is held by {holder}; the move waits for that"))
                         report.wait()
         except KeyboardInterrupt:
             report.cancel()
@@ -216,7 +219,13 @@ class LiveUpdates:
             value = tables.number(row["readback"], row.get("precision"))
             self.console.print(Text.assemble((row["name"], "bold"), f" is at {value} {row['unit']}".rstrip()))
 
-    def _positions(self, report: ScanReport, names: list[str]) -> RenderableType:
+    def _held_by_others(self, names: list[str]) -> dict[str, str]:
+        """Who has devices of a move that has not begun."""
+        own = f"a move of {self._client.username}"
+        holders = self._client.session.holders_lately()
+        return {name: holders[name] for name in names if holders.get(name, own) != own}
+
+    def _positions(self, report: ScanReport, names: list[str], held: dict[str, str]) -> RenderableType:
         grid = Table.grid(padding=(0, 2))
         relative = bool(report.request.kwargs.get("relative"))
         for name, target in zip(names, report.request.args[1::2], strict=False):
@@ -226,8 +235,10 @@ class LiveUpdates:
             except (BECError, StopIteration):
                 value = None
             goal = f"by {tables.number(target)}" if relative else f"→ {tables.number(target)}"
+            holder = f"waits: held by {held[name]}" if name in held else ""
+            unit = self._client.devices[name].unit
             grid.add_row(
-                Text(name, style="bold"), tables.number(value), goal, self._client.devices[name].unit
+                Text(name, style="bold"), tables.number(value), goal, unit, Text(holder, style="yellow")
             )
         return grid
 

@@ -129,6 +129,7 @@ class Fleet:
         self.refuse: tuple[ReasonCode, str] | None = None
         self.fail: tuple[ReasonCode, str] | None = None
         self.config_failed: dict[str, str] = {}
+        self.moves_wait = False
         self.config_kept: dict[str, str] = {}
         self.file_error = ""
         self.write_file: Callable[[str, int], None] | None = None
@@ -305,7 +306,8 @@ class Fleet:
         self.broker.put(Endpoints.scan_queue_status, m.ScanQueueStatusMessage(queues={"primary": snapshot}))
         self._respond(request, accepted=True, scan_id=scan_id)
         if request.scan_type == "mv":
-            self.done(request, scan_id)
+            if not self.moves_wait:
+                self.done(request, scan_id)
             return
         thread = threading.Thread(target=self._scan, args=(request, scan_id), daemon=True)
         self._scans.append(thread)

@@ -218,7 +218,7 @@ def test_help_everywhere(run: Any) -> None:
 
 def test_a_reload_that_keeps_something_ends_with_1(run: Any, fleet: Any) -> None:
     result = run("config", "reload", "samx")
-    assert result.exit_code == 0 and "1 device loaded" in result.stdout
+    assert result.exit_code == 0 and "1 device built anew" in result.stdout
     fleet.config_kept = {"samx": "samx stays as it was: no licence"}
     result = run("config", "reload")
     assert result.exit_code == 1 and "samx stays as it was: no licence" in result.stdout

@@ -115,7 +115,7 @@ def test_a_reload_names_what_could_not_be_built_anew(bec: Any, fleet: Any) -> No
     assert change.kept == fleet.config_kept
     assert (
         str(change)
-        == "2 devices loaded.\n1 could not be built anew:\n  samx: samx stays as it was: no licence"
+        == "1 device built anew.\n1 could not be built anew:\n  samx: samx stays as it was: no licence"
     )
     with pytest.raises(UnknownDevice, match="there is no device 'samxx'"):
         bec.config.reload("samxx")

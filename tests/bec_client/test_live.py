@@ -256,6 +256,24 @@ def test_umv_says_where_it_arrived(bec: Any, fleet: Any, screen: io.StringIO) ->
     assert screen.getvalue().strip() == "samx is at 2.000 mm"
 
 
+def test_a_move_that_waits_says_who_has_the_device(
+    bec: Any, fleet: Any, screen: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet.calls[("samx", "read")] = {"samx": {"value": 2.0, "timestamp": 1e9}}
+    fleet.moves_wait = True
+
+    def looked_up() -> dict[str, str]:
+        # The scan ends, and the move is made, when this has been looked at.
+        fleet.done(fleet.requests[-1], "s")
+        return {"samx": "scan 12 (line_scan) of berta", "bpm4i": f"a move of {bec.username}"}
+
+    monkeypatch.setattr(bec.session, "holders_lately", looked_up)
+    bec.umv(bec.devices.samx, 2)
+    shown = screen.getvalue()
+    assert "samx is held by scan 12 (line_scan) of berta; the move waits for that" in shown
+    assert "samx is at 2.000 mm" in shown and "bpm4i" not in shown
+
+
 def test_a_move_that_fails_raises_why(bec: Any, fleet: Any, screen: io.StringIO) -> None:
     fleet.fail = (ReasonCode.DEVICE_FAILED, "samx stalled")
     with pytest.raises(DeviceError, match="samx stalled"):
