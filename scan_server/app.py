@@ -1096,6 +1096,7 @@ class ScanServer:
             for item in queue.items
             if (info := self._catalogue.infos.get(item.request.scan_type)) is not None
             and not self._catalogue.is_ours(info.name)
+            and not self._is_over(item)
         ]
         if concerned:
             more = f", and {len(concerned) - 3} more" if len(concerned) > 3 else ""
@@ -1127,6 +1128,12 @@ class ScanServer:
 
         # Not before it is on record who waits for an answer: an import can end the process.
         turn.afterwards.append(threading.Thread(target=load, name="reload-plugins", daemon=True).start)
+
+    def _is_over(self, item: q.Item) -> bool:
+        """Is its end on record? Its sender may know that before its worker has told us."""
+        if item.status is ItemState.PENDING:
+            return False
+        return traces_of(self._broker, item.scan_id, item.request.client_id, is_scan=item.is_scan).over
 
     def _end_reload(self, reload: Reload, turn: Turn) -> None:
         self._reload = None

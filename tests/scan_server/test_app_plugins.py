@@ -11,7 +11,7 @@ import pytest
 
 from bec_lib.endpoints import MessageEndpoints
 from bec_lib.errors import ReasonCode
-from bec_lib.messages import PluginReloadMessage, PluginsReloaded, QueueAction
+from bec_lib.messages import PluginReloadMessage, PluginsReloaded, QueueAction, ScanState
 from bec_lib.scans import Points, PointScan, ScanModifier, Steps, Wait, before, describe_scan
 from bec_lib.scans.modifier import modify
 from scan_server.catalogue import Catalogue, load_catalogue
@@ -106,6 +106,18 @@ def test_it_is_refused_while_a_scan_of_theirs_runs_or_waits(
     assert beamline.answer(ask(beamline)).accepted
     beamline.devices.go.set()
     assert beamline.done(running).success
+
+
+def test_a_scan_whose_end_is_on_record_does_not_stand_in_its_way(beamline: Beamline) -> None:
+    """Who has just waited for the end of a scan may know of it before the queue does."""
+    beamline.devices.go.clear()
+    running = beamline.submit("theirs")
+    assert beamline.devices.at_points.wait(WAIT_S)
+    assert not beamline.answer(ask(beamline)).accepted
+    (status,) = beamline.statuses(beamline.answer(running).scan_id)
+    over = status.model_copy(update={"status": ScanState.CLOSED})
+    beamline.client.append(MessageEndpoints.scan_status, over)
+    assert beamline.answer(ask(beamline)).accepted
 
 
 def test_while_it_lasts_scans_of_theirs_and_another_reload_are_refused(beamline: Beamline) -> None:
