@@ -21,7 +21,8 @@ comes when the step `Original("stage")` does; the baseline, complete, return and
 before it is answered, and nothing is sent until it is.
 
 Pipelined steps (`Trajectory`, `Points`, `Move`) are sent ahead, `window` instructions at a time, because a device
-server runs its instructions in order. Steps with a result are journalled, and the generator waits for them.
+server runs its instructions in order. Steps with a result are journalled, and the generator waits for them. What a
+clean-up has lost with a device server is sent again to its successor.
 With several device servers the barrier between moving and reading is held here: one point at a time, moves first. Where
 all that moves and all that is read is on one of them, it does that itself, as if there were no other.
 """
