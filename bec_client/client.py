@@ -338,7 +338,7 @@ class BECClient:
         raise WrongName(f"bec has no {name!r}.{near}")
 
     def stop_devices(self, devices: list[str] | None = None) -> None:
-        """Stop all devices that move, now, whatever else is alive. A scan that runs ends with it."""
+        """Stop all devices that move, or these, now, whatever else is alive. Scans that use them end with it."""
         self.broker.append(
             Endpoints.device_stop,
             DeviceControlMessage(

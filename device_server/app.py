@@ -117,6 +117,7 @@ class DeviceServer:
             self._pool,
             devices=lambda: self._loader.in_force,
             involved=self._involved,
+            holders=self._holders,
             seen=lambda: self._dispatch.seen,
             told=inbox.post,
         )
@@ -773,6 +774,14 @@ class DeviceServer:
                 n for n, owner in owners.items() if owner.scan_id == scan_id or owner.scan_id in instructions
             }
         return set(owners) | set(dict(self._calls.active))
+
+    def _holders(self, names: Iterable[str]) -> set[str]:
+        """The scans (and moves in the queue) that own any of these devices. From any thread."""
+        owners = dict(self._dispatch.owners)
+        held = {owners[name].scan_id for name in names if name in owners}
+        # An instruction that nothing was staged for owns its devices itself.
+        moves = {message.instruction_id: message.scan_id for message in self._dispatch.running()}
+        return {scan_id for owner in held if (scan_id := moves.get(owner, owner)) is not None}
 
     def _is_mine(self, raw: Any) -> bool:
         return isinstance(raw, dict) and raw.get("deviceServer", "main") == self._name

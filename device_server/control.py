@@ -24,8 +24,9 @@ log = logging.getLogger(__name__)
 
 
 class Control:
-    """devices: those in force. involved: names that a scan owns (of one scan, or of all) or that move. seen: the
-    highest epoch so far. told: gets every command after it was obeyed, on the control thread.
+    """devices: those in force. involved: names that a scan owns (of one scan, or of all) or that move. holders: the
+    scans that own any of these devices. seen: the highest epoch so far. told: gets every command after it was obeyed,
+    on the control thread.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class Control:
         *,
         devices: Callable[[], Mapping[str, DeviceAdapter]],
         involved: Callable[[str | None], set[str]],
+        holders: Callable[[Iterable[str]], set[str]],
         seen: Callable[[], int],
         told: Callable[[Any], None],
         floor: int = 0,
@@ -43,6 +45,7 @@ class Control:
         self._pool = pool
         self._devices = devices
         self._involved = involved
+        self._holders = holders
         self._seen = seen
         self._told = told
         self.interlock = interlock
@@ -78,8 +81,8 @@ class Control:
         scan_id = message.scan_id
         match message.kind:
             case ControlKind.STOP:
-                epoch = message.run_epoch
-                self.epochs = self.epochs.stop(scan_id, epoch, self._seen())
+                for ended in self._ended_by(message):
+                    self.epochs = self.epochs.stop(ended, message.run_epoch, self._seen())
                 self.stop_devices(
                     self._to_stop(message), everything=scan_id is None and message.devices is None
                 )
@@ -122,6 +125,12 @@ class Control:
         """Let all tasks look at the epochs again."""
         for task in list(self.tasks.values()):
             task.wake()
+
+    def _ended_by(self, message: DeviceControlMessage) -> Iterable[str | None]:
+        """The scans that a stop ends; None: all. Of named devices, those that hold one of them."""
+        if message.scan_id is None and message.devices is not None:
+            return self._holders(message.devices)
+        return [message.scan_id]
 
     def _to_stop(self, message: DeviceControlMessage) -> set[str]:
         if message.devices is not None:

@@ -327,6 +327,25 @@ def test_a_client_stops_everything_and_later_runs_go_on(bench: Any, device: Any)
     assert bench.do(ReadDevices(devices=["samx"]), epoch=5).status == "completed"
 
 
+def test_a_stop_of_one_device_ends_only_the_scans_that_hold_it(bench: Any, device: Any) -> None:
+    bench.load({name: device("SimPositioner", velocity=0.1) for name in ("m1", "m2", "m3")})
+    stage(bench, monitored=["m1"], owned=["m1"])
+    scan = bench.send(RunPoints(first_index=0, count=1, positions={"m1": [5.0]}), scan_id="s1")
+    moves = [
+        bench.send(MoveDevices(targets={name: 5.0}), scan_id=f"move {name}", epoch=4) for name in ("m2", "m3")
+    ]
+    bench.until(lambda: all(moving(bench, name) for name in ("m1", "m2", "m3")))
+    for name in ("m2", "m1"):
+        stop = DeviceControlMessage(kind=ControlKind.STOP, devices=[name])
+        bench.broker.append(MessageEndpoints.device_stop, stop)
+        bench.until(lambda: not moving(bench, name))
+        assert moving(bench, "m3")
+        assert moving(bench, "m1") == (name == "m2")
+    assert bench.reply(moves[0]).status == InstructionStatus.STOPPED
+    assert bench.reply(scan).status == InstructionStatus.STOPPED
+    assert bench.do(ReadDevices(devices=["m3"]), scan_id="another", epoch=4).status == "completed"
+
+
 def test_pause_on_the_stop_stream_is_not_obeyed(bench: Any, zero: Config) -> None:
     bench.load(zero)
     bench.broker.append(MessageEndpoints.device_stop, DeviceControlMessage(kind=ControlKind.PAUSE))

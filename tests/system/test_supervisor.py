@@ -208,7 +208,7 @@ def test_a_service_that_refuses_to_start_fails_the_start_with_its_sentence(
 
 
 def test_the_others_are_kept_if_asked_for(new_fleet: NewFleet, dummies: list[str]) -> None:
-    fleet = new_fleet(arguments=[*dummies, "--service", "d=refusing", "--keep-going", "--timeout", "2"])
+    fleet = new_fleet(arguments=[*dummies, "--service", "d=refusing", "--keep-going", "--timeout", "4"])
     told: list[Line] = []
     fleet.start(told.append)
     assert any("d did not come up" in line.get("text", "") for line in told)
