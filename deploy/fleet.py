@@ -324,6 +324,7 @@ class Fleet:
     def _ended(self, child: Child, code: int, now: float) -> None:
         exit_code, number = (code, None) if code >= 0 else (None, -code)
         pid, child.pid = child.pid, 0
+        came_up = child.is_up
         self._sweep(pid, now)
         self._keeper.tell({"gone": pid})
         child.kill_due = None
@@ -345,7 +346,7 @@ class Fleet:
                 child.reason = f"{how} (it was in the code of {foreign[-1]})"
         child.ends = watching.ends_in_a_row(child.ends, now - child.started)
         fenced = exit_code == watching.EXIT_FENCED and not foreign
-        delay = watching.restart_delay(child.ends, fenced)
+        delay = watching.restart_delay(child.ends, fenced, came_up=came_up)
         child.state, child.due = ChildState.WAITING, now + delay
         self.announcer.record(child.role, "ended", pid, exit_code=exit_code, reason=child.reason)
         refuses = exit_code in (1, 2, watching.EXIT_FENCED) and not foreign

@@ -5,6 +5,7 @@ Pure: times come in as arguments (seconds of one monotonic clock, except where s
 | What is seen | Decision |
 |---|---|
 | ended, for whatever reason, without being asked | start again: at once, then after 0.5, 1, 2, 5, 10, 30 s |
+| had come up before it ended | no pause above 2 s for the first ten ends in a row: it did some work each time |
 | ran for ten seconds before it ended | the count starts anew |
 | exit code 3 (another instance took the role over) | start again after 5 s: it becomes the stand-by |
 | silent for 2 s | say so, in the status and as an alarm |
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 DELAYS_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+DELAYS_IF_UP_S = (*DELAYS_S[:4], *[DELAYS_S[3]] * 6, *DELAYS_S[4:])
 STEADY_S = 10.0
 FENCED_S = 5.0
 EXIT_FENCED = 3
@@ -30,9 +32,10 @@ KILL_OVERDUE_SILENT_S = 5.0
 KILL_OVERDUE_S = 30.0
 
 
-def restart_delay(ends: int, fenced: bool = False) -> float:
+def restart_delay(ends: int, fenced: bool = False, *, came_up: bool = False) -> float:
     """Seconds to wait before a service is started again after it has ended `ends` times in a row, >= 1."""
-    delay = DELAYS_S[min(max(ends, 1), len(DELAYS_S)) - 1]
+    delays = DELAYS_IF_UP_S if came_up else DELAYS_S
+    delay = delays[min(max(ends, 1), len(delays)) - 1]
     return max(delay, FENCED_S) if fenced else delay
 
 

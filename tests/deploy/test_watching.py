@@ -11,8 +11,14 @@ def test_the_first_end_is_followed_by_a_start_at_once_and_a_loop_is_slowed_down(
     assert [restart_delay(n) for n in range(1, 10)] == [0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 30.0, 30.0]
 
 
+def test_who_had_come_up_is_not_left_waiting_long() -> None:
+    delays = [restart_delay(n, came_up=True) for n in range(1, 15)]
+    assert delays == [0.0, 0.5, 1.0, *[2.0] * 7, 5.0, 10.0, 30.0, 30.0]
+
+
 def test_one_that_was_fenced_off_stands_by() -> None:
     assert restart_delay(1, fenced=True) == 5.0
+    assert restart_delay(1, fenced=True, came_up=True) == 5.0
     assert restart_delay(7, fenced=True) == 30.0
 
 
