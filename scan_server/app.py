@@ -12,33 +12,29 @@ import itertools
 import logging
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint
 from typing import Any, TypeVar, cast
 
 from pydantic import ValidationError
 
-from bec_lib.broker import Batch, Delivery, Malformed
+from bec_lib.broker import Delivery, Malformed
 from bec_lib.codec import describe_validation
 from bec_lib.devices import InterruptPolicy
-from bec_lib.devices.registry import Registry
 from bec_lib.endpoints import DAY, Endpoint, MessageEndpoints
 from bec_lib.errors import BECError, MessageError, ParameterError, ReasonCode
 from bec_lib.file_paths import file_target
-from bec_lib.foreign import CLEANING_UP, IMPORTING, WORKING_OUT, ForeignCall
+from bec_lib.foreign import CLEANING_UP, WORKING_OUT, ForeignCall
 from bec_lib.messages import (
     BeamlineStateRequestMessage,
     ClientHelloMessage,
     ControlKind,
     DeviceConfigMessage,
     DeviceControlMessage,
-    DeviceInstructionMessage,
     DeviceInstructionResponse,
     DeviceMessage,
-    DeviceSessionMessage,
     ErrorInfo,
-    InstructionStatus,
     InterlockRequestMessage,
     InterlockTripMessage,
     ItemState,
@@ -61,7 +57,7 @@ from bec_lib.messages import (
 from bec_lib.scans import Scan, Steps, Wait
 from bec_lib.scans.signature import BoundCall
 from bec_lib.service import Event, Service, ThreadedInbox
-from bec_lib.service.foreign_code import ForeignCode, Slot, folder_of
+from bec_lib.service.foreign_code import Slot
 from scan_server import blame, queue_log
 from scan_server import queue as q
 from scan_server import session as s
@@ -70,23 +66,25 @@ from scan_server.assembler import Assembled, assemble, devices_needed, plan_on_r
 from scan_server.catalogue import Catalogue, load_catalogue
 from scan_server.conditions import Conditions
 from scan_server.dry_run import plan_of
+from scan_server.facts import Facts
 from scan_server.guard import Rejected, check, is_name
 from scan_server.learning import Learning
-from scan_server.reload import OURS, Reloaded, load_states, prints_of, reload_plugins
+from scan_server.plugin_code import RELOAD_S, PluginCode
+from scan_server.reconfiguration import Reconfiguration
+from scan_server.reload import Reloaded, load_states, prints_of, reload_plugins
 from scan_server.restore import (
     TAKEN_UP,
     Traces,
     answers_of,
     count_committed,
-    ends_of,
     highest_number_in_files,
     highest_number_in_redis,
     patiently,
     traces_of,
 )
 from scan_server.run import Order, Resumed
+from scan_server.turn import Turn
 from scan_server.worker import (
-    LOOK_S,
     Break,
     Command,
     Held,
@@ -96,7 +94,6 @@ from scan_server.worker import (
     Worker,
     WorkerBroke,
     WorkerNote,
-    service_of,
 )
 
 log = logging.getLogger(__name__)
@@ -104,18 +101,8 @@ T = TypeVar("T")
 
 # A queue that is not `primary` vanishes after it has been empty for so long.
 IDLE_S = 60.0
-# A device server that has no heartbeat for so long is not just starting.
-ABSENT_S = 10.0
-# How long a plugin may take to work out its points. The main thread waits for it, and must not miss its heartbeat.
-PLUGIN_S = 1.0
-# How long plugins may take to be imported again.
-RELOAD_S = 30.0
-# How long a scan's code may take for a step. If it takes longer and nothing else runs in this process, because it holds
-# the interpreter's lock, the supervisor ends the process.
-STEP_S = 5.0
 # A worker that was told to stop and has been in a scan's code for so long is replaced.
 STUCK_S = 3.0
-_MAX_STUCK = 4
 # A scan that is taken up so often within so long without a point in between is paused: its code may be the cause.
 TAKE_UPS = 3
 TAKE_UPS_S = 60.0
@@ -126,20 +113,6 @@ TURN_S = 0.1
 KEEP_ENDED = 1000
 # Run epochs grow within a life of the process, and jump by this with each new one.
 _EPOCHS_PER_LIFE = 1_000_000
-
-
-@dataclass
-class Turn:
-    """What one turn writes, and what is done when it is written."""
-
-    batch: Batch
-    cursors: dict[Endpoint, str] = field(default_factory=dict)
-    afterwards: list[Callable[[], None]] = field(default_factory=list)
-    facts_are_fresh: bool = False
-    # Something of what is durable beside the queues has changed.
-    is_notable: bool = False
-    # Of what was submitted in this turn; later it would be out of date.
-    assembled: dict[str, Assembled] = field(default_factory=dict)
 
 
 @dataclass
@@ -159,20 +132,11 @@ class ScanServer:
         self._broker = service.broker
         self._inbox = cast(ThreadedInbox, service.inbox)
         self._servers = list(service.config.device_servers)
-        self._foreign = ForeignCode(folder_of(service.config.state_folder), service.name, service.instance)
-        self._left_behind = self._foreign.left_behind()
-        self._lives_before = self._ends_before()
+        self._code = PluginCode(service)
         self._blame = blame.Blame()
-        # Scans whose code is not ours, while they run.
-        self._slots: dict[str, Slot] = {}
-        # Of workers that were given up; their threads may still come back to them.
-        self._given_up: list[tuple[Slot, Worker]] = []
-        self._catalogue = catalogue or load_catalogue(
-            around=self._importing, without=blame.not_to_import(self._lives_before)
-        )
-        self._state_plugins = load_states(
-            around=self._importing, without=blame.not_to_import(self._lives_before)
-        )
+        without = blame.not_to_import(self._code.lives_before)
+        self._catalogue = catalogue or load_catalogue(around=self._code.importing, without=without)
+        self._state_plugins = load_states(around=self._code.importing, without=without)
         self._prints = prints_of(self._catalogue, self._state_plugins.plugins)
         self._reload: Reload | None = None
         self._state = q.State()
@@ -183,38 +147,28 @@ class ScanServer:
         # Events of this turn that go into the log, and how many are in it.
         self._happened: list[q.Event] = []
         self._logged = 0
-        self._registry = Registry()
-        self._conditions = Conditions(service, lambda: self._registry, self._state_plugins)
-        self._session: DeviceSessionMessage | None = None
+        self._facts = Facts(service)
+        self._conditions = Conditions(service, lambda: self._facts.registry, self._state_plugins)
         self._learning = Learning(self._broker, service.clock)
-        self._lives: dict[str, tuple[str, int, int]] = {}
-        self._account = ""
         self._assembled: dict[str, Assembled] = {}
         self._workers: dict[str, Worker] = {}
         self._empty_since: dict[str, float] = {}
         self._answers = Answers()
         self._users: set[str] = set()
         self._cursors: dict[str, str] = {}
-        self._change: s.Change | None = None
-        self._change_ids: dict[str, str] = {}
-        # Device servers that were started anew while the others commit; they prepare first.
-        self._behind: set[str] = set()
-        self._change_due = 0.0
-        self._change_ends = 0.0
-        self._silent_since: float | None = None
         self._epochs = itertools.count(1)
+        self._reconfiguration = Reconfiguration(
+            service, self._inbox, lambda: next(self._epochs), self._end_change
+        )
         self._told_to_stop: dict[str, tuple[float, q.Tell]] = {}
-        self._stuck_plugins: list[threading.Thread] = []
 
     # The frame calls these
 
     def start(self) -> None:
         """Take up what an earlier life has left, publish the catalogue, and follow the clients."""
         self._cursors = self._service.cursors()
-        # Those that have ended since the plugins were imported, too.
-        self._left_behind = self._foreign.left_behind()
-        self._lives_before = self._ends_before()
-        self._load_session()
+        self._code.look_back()
+        self._facts.load()
         self._learning.load()
         self._start_epochs()
         turn = self._new_turn()
@@ -225,7 +179,7 @@ class ScanServer:
         self._conditions.start()
         self._restore(turn)
         self._commit(turn, before, always=True)
-        self._forget_lives_before()
+        self._code.forget_lives_before()
         hellos = self._broker.entries(MessageEndpoints.client_hello)
         for item in hellos:
             if isinstance(item, Delivery):
@@ -256,8 +210,9 @@ class ScanServer:
 
     def deadline(self) -> float | None:
         due = [since + IDLE_S for since in self._empty_since.values()]
-        if self._change is not None:
-            due.append(self._change_due)
+        answered = self._reconfiguration.deadline
+        if answered is not None:
+            due.append(answered)
         if self._reload is not None:
             due.append(self._reload.due)
         due += [when for when, _ in self._told_to_stop.values()]
@@ -277,8 +232,7 @@ class ScanServer:
         for name in [name for name, since in self._empty_since.items() if now >= since + IDLE_S]:
             del self._empty_since[name]
             self._apply(q.Expired(name), turn)
-        if self._change is not None and now >= self._change_due:
-            self._look_after_change(self._change, now, turn)
+        self._reconfiguration.look(now, turn)
         if self._reload is not None and now >= self._reload.due:
             self._end_reload(self._reload, turn)
         self._conditions.on_deadline()
@@ -292,7 +246,7 @@ class ScanServer:
         self._conditions.stop()
         for worker in self._workers.values():
             worker.stop()
-        self._foreign.close()
+        self._code.close()
 
     # One turn
 
@@ -339,7 +293,7 @@ class ScanServer:
             )
 
     def _rest(self) -> dict[str, Any]:
-        change = self._change
+        change = self._reconfiguration.change
         rest: dict[str, Any] = {
             "change": None if change is None else [change.request_id, change.client_id, change.user]
         }
@@ -372,7 +326,7 @@ class ScanServer:
                 if control.kind == "stop" and control.devices is None and control.scan_id is None:
                     self._apply(q.DevicesStopped(event.user), turn)
             case Delivery(message=DeviceInstructionResponse() as reply):
-                self._take_session_reply(reply, turn)
+                self._reconfiguration.take(reply, turn)
             case Malformed():
                 self._take_malformed(event, turn)
             case RunEnded():
@@ -530,7 +484,8 @@ class ScanServer:
         if repeated is not None:
             turn.batch.append(MessageEndpoints.request_response(request.client_id), repeated)
             return
-        if self._change is not None and self._change.request_id == request.request_id:
+        change = self._reconfiguration.change
+        if change is not None and change.request_id == request.request_id:
             return
         if self._reload is not None and self._reload.request.request_id == request.request_id:
             return
@@ -590,7 +545,7 @@ class ScanServer:
         refusal = self._check(request)
         if refusal is not None:
             return refusal
-        self._refresh(self._devices_of(request))
+        self._facts.refresh(self._devices_of(request))
         assembled = self._assemble(request, request_id=edit.request_id)
         if isinstance(assembled, Rejected):
             return assembled
@@ -640,7 +595,9 @@ class ScanServer:
 
     def _check(self, request: ScanQueueMessage) -> Rejected | None:
         """Why it cannot be queued, or begin."""
-        refusal = check(request, self._catalogue.infos, self._registry, failed_plugins=self._catalogue.failed)
+        refusal = check(
+            request, self._catalogue.infos, self._facts.registry, failed_plugins=self._catalogue.failed
+        )
         if refusal is None and self._reload is not None and not self._catalogue.is_ours(request.scan_type):
             return Rejected(
                 ReasonCode.WRONG_STATE,
@@ -651,7 +608,7 @@ class ScanServer:
     def _answer_dry_run(self, request: ScanQueueMessage, assembled: Assembled, turn: Turn) -> None:
         plan = self._in_time(
             request,
-            lambda: plan_of(assembled, self._registry, self._learning.learned),
+            lambda: plan_of(assembled, self._facts.registry, self._learning.learned),
             request_id=request.request_id,
         )
         if isinstance(plan, Rejected):
@@ -662,7 +619,9 @@ class ScanServer:
         update: dict[str, Any] = {"queue": request.queue, "waiting": len(queue.items)}
         if assembled.scan.is_scan:
             number = self._state.last_number + 1
-            target = file_target(folder, self._account, number, request.file_suffix, request.file_directory)
+            target = file_target(
+                folder, self._facts.account, number, request.file_suffix, request.file_directory
+            )
             update["file"] = f"{target.stem}_master{target.suffix}.h5"
         self._answer(
             request.client_id,
@@ -728,7 +687,7 @@ class ScanServer:
         refusal = self._check(request)
         if refusal is not None:
             return refusal
-        self._refresh(self._devices_of(request))
+        self._facts.refresh(self._devices_of(request))
         return self._assemble(request, item.start or None, scan_id=item.scan_id)
 
     def _assemble(
@@ -744,7 +703,7 @@ class ScanServer:
         modification = self._catalogue.modifications.get(request.scan_type)
         return self._in_time(
             request,
-            lambda: assemble(kind, request, self._registry, start, modification),
+            lambda: assemble(kind, request, self._facts.registry, start, modification),
             request_id=request_id,
             scan_id=scan_id,
         )
@@ -757,40 +716,18 @@ class ScanServer:
         request_id: str = "",
         scan_id: str = "",
     ) -> T | Rejected:
-        """A plugin's code runs in a thread that is left alone if it does not come back. It is noted whose it is, and for
-        which request or scan, in case that it ends the process.
-        """
+        """Do it here if all of it is our code; a plugin's is waited for, but not for ever."""
         info = self._catalogue.infos[request.scan_type]
-        if self._catalogue.is_ours(request.scan_type):
+
+        def guarded() -> T | Rejected:
             return _guarded(request.scan_type, call)
-        self._stuck_plugins = [thread for thread in self._stuck_plugins if thread.is_alive()]
-        if len(self._stuck_plugins) >= _MAX_STUCK:
-            return Rejected(
-                ReasonCode.TIMEOUT,
-                f"{_MAX_STUCK} requests of plugins do not come back from working out their points; restart the scan "
-                "server when the plugin is mended",
-            )
-        made: list[T | Rejected] = []
-        slot = self._foreign.slot(
-            ForeignCall(self._whose(info), info.plugin, request_id, scan_id, patience_s=PLUGIN_S)
-        )
 
-        def work() -> None:
-            result = _guarded(request.scan_type, call)
-            slot.leave()
-            self._foreign.free(slot)
-            made.append(result)
-
-        thread = threading.Thread(target=work, name=f"assemble-{request.scan_type}", daemon=True)
-        slot.enter(WORKING_OUT)
-        thread.start()
-        thread.join(PLUGIN_S)
-        if made:
-            return made[0]
-        self._stuck_plugins.append(thread)
-        return Rejected(
-            ReasonCode.TIMEOUT,
-            f"the scan {request.scan_type} ({_concerned(info)}) did not work out its points within {PLUGIN_S:g} s",
+        if self._catalogue.is_ours(request.scan_type):
+            return guarded()
+        return self._code.in_time(
+            guarded,
+            ForeignCall(self._whose(info), info.plugin, request_id, scan_id),
+            f"the scan {request.scan_type} ({_concerned(info)}) did not work out its points",
         )
 
     def _replace_if_stuck(self, name: str, tell: q.Tell, now: float, turn: Turn) -> None:
@@ -818,9 +755,7 @@ class ScanServer:
             return
         traces = traces_of(self._broker, item.scan_id, item.request.client_id, is_scan=item.is_scan)
         # What of modifiers is to be done at the end is done, unless it is that which does not return.
-        slot = self._slots.pop(item.scan_id, None)
-        if slot is not None:
-            self._given_up.append((slot, worker))
+        slot = self._code.give_up(item.scan_id, worker)
         hooks = None if slot is not None and slot.where == CLEANING_UP else assembled.hooks
         ending = replace(assembled, scan=_NothingMore(BoundCall((), {})), hooks=hooks, is_over=True)
         mark = self._slot_for(item) if hooks else None
@@ -846,8 +781,8 @@ class ScanServer:
             scan_id=item.scan_id,
             number=number,
             user=item.user,
-            account=self._account,
-            file=file_target(folder, self._account, number, request.file_suffix, request.file_directory)
+            account=self._facts.account,
+            file=file_target(folder, self._facts.account, number, request.file_suffix, request.file_directory)
             if item.is_scan
             else None,
             code_hash=self._catalogue.code_hashes.get(request.scan_type, ""),
@@ -886,10 +821,10 @@ class ScanServer:
             if info is not None:
                 # Names may stand anywhere in a call that is not checked yet.
                 texts = [*event.message.args, *event.message.kwargs.values()]
-                wanted += [text for text in texts if isinstance(text, str) and text in self._registry]
+                wanted += [text for text in texts if isinstance(text, str) and text in self._facts.registry]
                 wanted += self._used_by_modifiers(event.message.scan_type)
         if requests:
-            self._refresh(list(dict.fromkeys(wanted)))
+            self._facts.refresh(list(dict.fromkeys(wanted)))
             turn.facts_are_fresh = True
 
     def _devices_of(self, request: ScanQueueMessage) -> list[str]:
@@ -900,186 +835,39 @@ class ScanServer:
     def _used_by_modifiers(self, scan: str) -> list[str]:
         made = self._catalogue.modifications.get(scan)
         used = [name for kind in made.modifiers for name in kind.devices] if made else []
-        return [name for name in used if name in self._registry]
-
-    def _refresh(self, names: list[str]) -> None:
-        """Ask for what is known of these devices, and for the account, in one round trip. If a device server has begun
-        a new life or a new session meanwhile, ask for all devices.
-        """
-        servers = [MessageEndpoints.device_server_info(server) for server in self._servers]
-        infos = [MessageEndpoints.device_info(name) for name in names]
-        readbacks = [MessageEndpoints.device_readback(name) for name in names]
-        try:
-            wanted = [MessageEndpoints.account, *servers, *infos, *readbacks]
-            found = patiently(self._broker, lambda: self._broker.get_many(wanted))
-        except MessageError as error:
-            log.error("what is known of the devices cannot be read: %s", error)
-            return
-        account, *known = [item.message if item else None for item in found]
-        self._account = account.account if account else ""
-        lives = {
-            life.server: (life.boot_id, life.session_version, life.loads)
-            for life in known[: len(servers)]
-            if life
-        }
-        told, read = known[len(servers) : len(servers) + len(names)], known[len(servers) + len(names) :]
-        self._registry = self._registry.with_facts(
-            {name: info for name, info in zip(names, told, strict=True) if info is not None},
-            {name: reading for name, reading in zip(names, read, strict=True) if reading is not None},
-        )
-        if lives != self._lives:
-            self._lives = lives
-            self._refresh(list(self._registry))
-
-    def _load_session(self) -> None:
-        try:
-            found = self._broker.get(MessageEndpoints.device_session)
-        except MessageError as error:
-            log.error("the device session in Redis cannot be read: %s", error)
-            return
-        if found is not None:
-            self._put_in_force(found.message)
-
-    def _put_in_force(self, session: DeviceSessionMessage) -> None:
-        self._session = session
-        try:
-            self._registry = Registry.of_session(session)
-        except ValidationError as error:
-            log.error("the device session in Redis holds what is no device: %s", error)
-            self._registry = Registry()
-        self._refresh(list(self._registry))
+        return [name for name in used if name in self._facts.registry]
 
     def _start_epochs(self) -> None:
         assert self._service.lease is not None
-        found = self._broker.get_many(
-            [MessageEndpoints.device_server_info(server) for server in self._servers]
-        )
-        highest = max((item.message.run_epoch for item in found if item is not None), default=0)
-        self._epochs = itertools.count(max(self._service.lease.epoch * _EPOCHS_PER_LIFE, highest) + 1)
+        first = max(self._service.lease.epoch * _EPOCHS_PER_LIFE, self._facts.highest_epoch()) + 1
+        self._epochs = itertools.count(first)
 
     # The device session
 
     def _begin_change(self, request: DeviceConfigMessage, user: str, turn: Turn) -> None:
-        active = self._state.active
-        if self._change is not None:
-            self._refuse(
-                request,
-                Rejected(
-                    ReasonCode.WRONG_STATE,
-                    f"the device session is being changed by {self._change.user}; try again when that is done",
-                ),
-                turn,
-            )
-            return
-        if active:
-            running = ", ".join(item.label for item in active)
-            self._refuse(
-                request,
-                Rejected(
-                    ReasonCode.WRONG_STATE,
-                    f"the device session cannot change while {running} is running; wait for its end, or abort it",
-                ),
-                turn,
-            )
-            return
-        change = s.plan_change(
-            request, self._session, self._servers, user=user, now=self._service.clock.now()
-        )
+        running = [item.label for item in self._state.active]
+        change = self._reconfiguration.planned(request, user, running, self._facts.session)
         if isinstance(change, Rejected):
             self._refuse(request, change, turn)
             return
-        for server in change.servers:
-            replies = MessageEndpoints.device_instructions_response(server)
-            self._inbox.follow(replies, self._broker.last_id(replies))
         self._apply(q.Configuring(user or "a client"), turn)
-        self._move_change(change, turn, entered=True)
+        self._reconfiguration.begin(change, turn)
 
-    def _take_session_reply(self, reply: DeviceInstructionResponse, turn: Turn) -> None:
-        if self._change is None or reply.instruction_id not in self._change_ids:
-            return
-        server = self._change_ids.pop(reply.instruction_id)
-        before = self._change
-        if s.was_lost(reply) and before.stage in (s.Stage.PREPARING, s.Stage.COMMITTING):
-            if before.stage is s.Stage.COMMITTING:
-                self._behind.add(server)
-            self._tell_server(server, before.prepare[server], turn)
-            return
-        if server in self._behind and reply.status is InstructionStatus.COMPLETED:
-            self._behind.discard(server)
-            self._tell_server(server, s.actions(before)[server], turn)
-            return
-        changed = s.take_reply(before, server, reply)
-        entered = (changed.stage, changed.step) != (before.stage, before.step)
-        self._move_change(changed, turn, entered=entered)
-
-    def _move_change(self, change: s.Change, turn: Turn, *, entered: bool = True) -> None:
-        self._change = change
-        if not entered:
-            return
-        self._change_ids = {}
-        self._behind.clear()
-        for server, action in s.actions(change).items():
-            self._tell_server(server, action, turn)
-        now = self._service.clock.monotonic()
-        self._change_due, self._change_ends, self._silent_since = now + LOOK_S, now + change.patience_s, None
-        if not change.servers and change.stage is s.Stage.PREPARING:
-            change = replace(change, stage=s.Stage.DONE)
-        if change.stage is s.Stage.DONE:
-            turn.batch.put(MessageEndpoints.device_session, change.session)
-            turn.batch.append(MessageEndpoints.device_session_history, change.session)
-            self._put_in_force(change.session)
+    def _end_change(self, change: s.Change, turn: Turn) -> None:
+        is_done = change.stage is s.Stage.DONE
+        if is_done:
+            self._facts.put_in_force(change.session)
             self._conditions.session_changed()
-            self._answer(
-                change.client_id,
-                RequestResponseMessage(request_id=change.request_id, accepted=True, result=change.result),
-                turn,
-            )
-        elif change.stage is s.Stage.REFUSED:
-            self._answer(
-                change.client_id,
-                RequestResponseMessage(
-                    request_id=change.request_id, accepted=False, code=change.code, message=change.problem
-                ),
-                turn,
-            )
-        else:
-            return
-        self._change = None
-        self._change_ids = {}
-        replies = [MessageEndpoints.device_instructions_response(server) for server in change.servers]
-        turn.afterwards.append(lambda: self._inbox.forget(*replies))
-        self._apply(q.Configuring(""), turn)
-
-    def _tell_server(self, server: str, action: s.SessionAction, turn: Turn) -> None:
-        instruction_id = self._service.new_id()
-        self._change_ids[instruction_id] = server
-        turn.batch.append(
-            MessageEndpoints.device_instructions(server),
-            DeviceInstructionMessage(
-                instruction_id=instruction_id, run_epoch=next(self._epochs), action=action
+        self._answer(
+            change.client_id,
+            RequestResponseMessage(request_id=change.request_id, accepted=True, result=change.result)
+            if is_done
+            else RequestResponseMessage(
+                request_id=change.request_id, accepted=False, code=change.code, message=change.problem
             ),
+            turn,
         )
-
-    def _look_after_change(self, change: s.Change, now: float, turn: Turn) -> None:
-        """Device servers owe replies: give the change up if one does not run, or takes too long."""
-        self._change_due = now + LOOK_S
-        waiting = sorted(change.waiting)
-        beats = [MessageEndpoints.service_status(service_of(server)) for server in waiting]
-        found = patiently(self._broker, lambda: self._broker.get_many(beats))
-        silent = [server for server, beat in zip(waiting, found, strict=True) if beat is None]
-        if not silent:
-            self._silent_since = None
-        elif self._silent_since is None:
-            self._silent_since = now
-        if silent and self._silent_since is not None and now - self._silent_since >= ABSENT_S:
-            problem = (
-                f"the device server {', '.join(silent)} is not running, so nothing was changed; start it with "
-                "`bec-server start`, see `bec-server status`"
-            )
-            self._move_change(s.refuse(change, problem, ReasonCode.SERVICE_DOWN), turn)
-        elif now >= self._change_ends:
-            problem = f"the device server {', '.join(waiting)} did not answer within {change.patience_s:g} s"
-            self._move_change(s.refuse(change, problem, ReasonCode.TIMEOUT), turn)
+        self._apply(q.Configuring(""), turn)
 
     # Plugins
 
@@ -1116,7 +904,7 @@ class ScanServer:
         catalogue, prints, states = self._catalogue, self._prints, self._state_plugins
 
         def around(point: EntryPoint) -> contextlib.AbstractContextManager[None]:
-            return self._importing(point, request.request_id)
+            return self._code.importing(point, request.request_id)
 
         def load() -> None:
             try:
@@ -1164,23 +952,6 @@ class ScanServer:
 
     # Code that is not ours
 
-    @contextlib.contextmanager
-    def _importing(self, point: EntryPoint, request_id: str = "") -> Iterator[None]:
-        if point.value.partition(":")[0].partition(".")[0] in OURS:
-            yield
-            return
-        slot = self._foreign.slot(
-            ForeignCall(
-                f"the plugin {point.name} ({point.value})", point.name, request_id, patience_s=RELOAD_S
-            )
-        )
-        slot.enter(IMPORTING)
-        try:
-            yield
-        finally:
-            slot.leave()
-            self._foreign.free(slot)
-
     def _whose(self, info: ScanInfo) -> str:
         file = ""
         with contextlib.suppress(OSError, TypeError):
@@ -1192,36 +963,12 @@ class ScanServer:
         info = self._catalogue.infos[item.request.scan_type]
         if self._catalogue.is_ours(info.name):
             return None
-        for given_up, worker in self._given_up:
-            if not worker.is_alive:
-                self._foreign.free(given_up)
-        self._given_up = [(slot, worker) for slot, worker in self._given_up if worker.is_alive]
-        slot = self._foreign.slot(
-            ForeignCall(self._whose(info), info.plugin, scan_id=item.scan_id, patience_s=STEP_S)
-        )
-        self._slots[item.scan_id] = slot
-        return slot
+        return self._code.slot_for(item.scan_id, self._whose(info), info.plugin)
 
     def _forget_code(self, scan_id: str) -> None:
         """The scan has ended."""
-        slot = self._slots.pop(scan_id, None)
-        if slot is not None:
-            self._foreign.free(slot)
+        self._code.forget(scan_id)
         self._blame = blame.forget(self._blame, scans=[scan_id])
-
-    def _ends_before(self) -> list[blame.Life]:
-        """How earlier lives ended that have left something behind."""
-        if not any(left.calls for left in self._left_behind):
-            return []
-        ends = patiently(self._broker, lambda: ends_of(self._broker, self._service.name))
-        return [blame.Life(left.life, ends.get(left.pid, ""), left.calls) for left in self._left_behind]
-
-    def _forget_lives_before(self) -> None:
-        """What follows from how earlier lives ended is on record now."""
-        for left in self._left_behind:
-            with contextlib.suppress(OSError):
-                left.path.unlink()
-        self._left_behind = []
 
     # After a restart
 
@@ -1252,7 +999,7 @@ class ScanServer:
         for name, queue in list(self._state.queues.items()):
             if queue.active is not None:
                 self._take_up(name, queue.active, turn)
-        if self._change is None:
+        if self._reconfiguration.change is None:
             # What was pending may start, if nothing stands before it.
             self._apply(q.Configuring(""), turn)
 
@@ -1262,10 +1009,10 @@ class ScanServer:
         except (KeyError, TypeError, ValueError) as error:
             log.error("which code has ended the scan server before cannot be read: %s", error)
             known = blame.Blame()
-        known = blame.blame(known, self._lives_before)
+        known = blame.blame(known, self._code.lives_before)
         over = [scan_id for scan_id in known.scans if self._state.find(scan_id) is None]
         self._blame = blame.forget(known, scans=over)
-        for life in self._lives_before:
+        for life in self._code.lives_before:
             for call in life.calls:
                 if life.how:
                     # The supervisor has raised the alarm.
@@ -1347,7 +1094,8 @@ class ScanServer:
         asking = [
             name
             for name in item.owned
-            if name in self._registry and self._registry[name].config.onInterrupt is InterruptPolicy.ASK
+            if name in self._facts.registry
+            and self._facts.registry[name].config.onInterrupt is InterruptPolicy.ASK
         ]
         paused = item.status is ItemState.PAUSED or (
             item.is_scan and (policy == "pause" or is_changed or is_fatal or bool(asking))
@@ -1418,7 +1166,7 @@ class ScanServer:
         plan = (
             assembled.plan
             if isinstance(assembled, Assembled)
-            else plan_on_record(traces.intent, item.start, item.owned, self._registry)
+            else plan_on_record(traces.intent, item.start, item.owned, self._facts.registry)
         )
         hooks = assembled.hooks if isinstance(assembled, Assembled) else None
         order = self._order(item)

@@ -721,7 +721,7 @@ class Exits(PointScan):
 
 @pytest.fixture
 def with_plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Beamline]:
-    monkeypatch.setattr("scan_server.app.PLUGIN_S", 0.2)
+    monkeypatch.setattr("scan_server.plugin_code.PLUGIN_S", 0.2)
     monkeypatch.setattr("scan_server.app.STUCK_S", 0.2)
     catalogue = load_catalogue()
     for kind in (Endless, Stuck, Exits):
@@ -767,8 +767,8 @@ def test_a_scan_whose_code_does_not_return_can_be_aborted(with_plugins: Beamline
 def test_a_configuration_without_a_device_server_is_refused_in_words(
     beamline: Beamline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scan_server.app.ABSENT_S", 0.1)
-    monkeypatch.setattr("scan_server.app.LOOK_S", 0.1)
+    monkeypatch.setattr("scan_server.reconfiguration.ABSENT_S", 0.1)
+    monkeypatch.setattr("scan_server.reconfiguration.LOOK_S", 0.1)
     beamline.devices.hold_sessions = True
     beamline.devices.go.clear()
     answer = configure(beamline, ConfigAction.RESET, {})

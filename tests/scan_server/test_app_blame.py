@@ -140,7 +140,7 @@ def alarms(beamline: Beamline) -> list[str]:
 
 
 def left_over(beamline: Beamline) -> list[Path]:
-    own = beamline.app._foreign._path
+    own = beamline.app._code._marks._path
     return [path for path in folder_of(beamline.config.state_folder).iterdir() if path != own]
 
 
