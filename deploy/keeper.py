@@ -63,6 +63,7 @@ class Keeper:
         self._redis: subprocess.Popen[bytes] | None = None
         self._redis_started = 0.0
         self._ends = 0
+        self._came_up = False
         self._start_due: float | None = None
         self._sync_due: float | None = None
         self._synced: dict[Path, tuple[int, int]] = {}
@@ -184,6 +185,7 @@ class Keeper:
             if text:
                 self._last_lines.append(text)
             if "ready to accept connections" in text.lower():
+                self._came_up = True
                 self._tell("ready")
 
     def _look_after_redis(self) -> None:
@@ -211,7 +213,8 @@ class Keeper:
         self._redis = None
         self._tell("ended", text)
         self._ends = watching.ends_in_a_row(self._ends, now - self._redis_started)
-        self._start_due = now + watching.restart_delay(self._ends)
+        self._start_due = now + watching.restart_delay(self._ends, came_up=self._came_up)
+        self._came_up = False
 
     def _sync(self) -> None:
         """Bring the append-only file to the disk, if it has grown."""
