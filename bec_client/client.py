@@ -137,7 +137,7 @@ class BECClient:
         self.metadata: dict[str, Any] = {}
         self.system_config = SystemConfig()
         self.live_updates = LiveUpdates(self)
-        self.last_report: ScanReport | None = None
+        self.last_report: ScanReport | None = None  # of a scan, no move: what %resume shows and %abort means
         self.on_alarm: list[Callable[[AlarmMessage], None]] = []
         self.callbacks = CallbackHandler(self)
         self.macros = UserMacros(self)

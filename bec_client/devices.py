@@ -268,9 +268,14 @@ class Device(_Node):
     @limits.setter
     def limits(self, value: Iterable[float]) -> None:
         pair = [float(item) for item in value]
-        if len(pair) != 2 or pair[0] > pair[1]:
+        if len(pair) != 2 or not pair[0] <= pair[1]:
+            why = (
+                f"{pair[0]:g} is above {pair[1]:g}"
+                if len(pair) == 2 and pair[0] > pair[1]
+                else f"not {pair!r}"
+            )
             raise DeviceError(
-                f"limits of {self._name} must be [low, high], not {list(value)!r}", device=self._name
+                f"limits of {self._name} must be two numbers, [low, high]: {why}", device=self._name
             )
         self._client.session.call(self._name, "limits", (pair,), {}, kind="set")
 

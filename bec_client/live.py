@@ -24,7 +24,7 @@ from bec_client.dap import describe_live
 from bec_client.report import ScanInterruption, ScanReport
 from bec_client.scan_item import Points, ScanItem
 from bec_lib.errors import BECError, BrokerError
-from bec_lib.messages import ScanSchemaMessage, SignalSchema
+from bec_lib.messages import ItemState, ScanSchemaMessage, SignalSchema
 
 if TYPE_CHECKING:
     from bec_client.client import BECClient
@@ -197,10 +197,14 @@ class LiveUpdates:
             with self.open_live(self.console) as live:
                 while not report._ticket.finished.wait(REFRESH_S):
                     held = self._held_by_others(names)
-                    live.update(self._positions(report, names, held), refresh=True)
+                    waits = "" if held else self._waits(report)
+                    shown = self._positions(report, names, held)
+                    live.update(Group(shown, Text(waits, style="yellow")) if waits else shown, refresh=True)
                     if live.console.is_terminal is False:
                         for name, holder in held.items():
                             self.console.print(Text(f"{name} is held by {holder}; the move waits for that"))
+                        if waits:
+                            self.console.print(Text(waits))
                         report.wait()
         except KeyboardInterrupt:
             report.cancel()
@@ -225,6 +229,17 @@ class LiveUpdates:
         holders = self._client.session.holders_lately()
         return {name: holders[name] for name in names if holders.get(name, own) != own}
 
+    def _waits(self, report: ScanReport) -> str:
+        """Why a move that has not begun has not."""
+        snapshot = self._client.queue.status.get(report.request.queue)
+        if snapshot is None:
+            return ""
+        states = [item.status for item in snapshot.items if item.request_id == report.request_id]
+        hidden = snapshot.num_items > len(snapshot.items)
+        if states != [ItemState.PENDING] and not (hidden and not states):
+            return ""
+        return f"the move waits{_why_waiting(self._client, report)}"
+
     def _positions(self, report: ScanReport, names: list[str], held: dict[str, str]) -> RenderableType:
         grid = Table.grid(padding=(0, 2))
         relative = bool(report.request.kwargs.get("relative"))
@@ -241,6 +256,32 @@ class LiveUpdates:
                 Text(name, style="bold"), tables.number(value), goal, unit, Text(holder, style="yellow")
             )
         return grid
+
+
+def _why_waiting(client: BECClient, report: ScanReport) -> str:
+    """Why a request has not begun, to be put after what says that it waits; empty if nobody has told."""
+    snapshot = client.queue.status.get(report.request.queue)
+    if snapshot is None:
+        return ""
+    text = ""
+    if snapshot.locks:
+        text += "; the queue is locked by " + ", ".join(f"{k} ({v})" for k, v in snapshot.locks.items())
+    elif snapshot.status == "PAUSED":
+        text += "; the queue is paused, %resume or `bec queue resume` goes on"
+    ids = [item.request_id for item in snapshot.items]
+    if report.request_id in ids:
+        place = ids.index(report.request_id)
+        item = snapshot.items[place]
+        if item.waiting_for and not snapshot.locks:
+            is_held = item.waiting_for.startswith("held by")
+            text += f", {item.waiting_for}" if is_held else f" for {item.waiting_for}"
+        elif place:
+            head = snapshot.items[0]
+            number = f" (scan {head.scan_number})" if head.scan_number is not None else ""
+            text += f", place {place + 1} in the queue, behind {head.scan_name} of {head.user}{number}"
+    elif snapshot.num_items > len(ids):
+        text += f", behind more than {len(ids)} others"
+    return text
 
 
 class LiveView:
@@ -448,30 +489,7 @@ class LiveView:
         if waited < 0.3 or not self._console.is_terminal:
             self._watch(live)
             return
-        snapshot = self._client.queue.status.get(self._report.request.queue)
-        text = f"{self._report.what}: waiting"
-        if snapshot is not None:
-            if snapshot.locks:
-                text += "; the queue is locked by " + ", ".join(
-                    f"{k} ({v})" for k, v in snapshot.locks.items()
-                )
-            elif snapshot.status == "PAUSED":
-                text += "; the queue is paused, %resume or `bec queue resume` goes on"
-            ids = [item.request_id for item in snapshot.items]
-            if self._report.request_id in ids:
-                place = ids.index(self._report.request_id)
-                item = snapshot.items[place]
-                if item.waiting_for and not snapshot.locks:
-                    is_held = item.waiting_for.startswith("held by")
-                    text += f", {item.waiting_for}" if is_held else f" for {item.waiting_for}"
-                elif place:
-                    head = snapshot.items[0]
-                    number = f" (scan {head.scan_number})" if head.scan_number is not None else ""
-                    text += (
-                        f", place {place + 1} in the queue, behind {head.scan_name} of {head.user}{number}"
-                    )
-            elif snapshot.num_items > len(ids):
-                text += f", behind more than {len(ids)} others"
+        text = f"{self._report.what}: waiting{_why_waiting(self._client, self._report)}"
         live.update(Text(f"{text}  {tables.duration(waited)}  {self._note}", style="yellow"), refresh=True)
         self._watch(live)
 

@@ -239,7 +239,7 @@ class Scans:
         report = ScanReport(client, request, ticket, info.is_scan)
         client.connection.send(client.connection.queue_requests, request)
         report.accepted()
-        if not dry_run:
+        if info.is_scan and not dry_run:
             client.last_report = report
         return report
 

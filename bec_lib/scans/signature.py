@@ -87,7 +87,7 @@ def problems_of_call(
         elif not (value is None and not parameter.required and parameter.default is None):
             found += _problems_of_value(f"{name} of {info.name}", parameter, value, known_devices, "")
     found += [
-        f"{info.name} needs {name}={_example(parameter)}{f' ({parameter.doc})' if parameter.doc else ''}."
+        _missing(info, parameter)
         for name, parameter in by_name.items()
         if parameter.required and name not in given
     ]
@@ -404,10 +404,10 @@ def _line_of(parameter: ParameterInfo) -> str:
     return f"{parameter.name} ({', '.join(facts)}): {parameter.doc}".rstrip(": ")
 
 
-def _example(parameter: ParameterInfo) -> str:
-    return {"int": "10", "float": "1.0", "bool": "True", "str": "'...'", "list": "[...]"}.get(
-        parameter.type, "..."
-    )
+def _missing(info: ScanInfo, parameter: ParameterInfo) -> str:
+    kind = f", {_WORDS[parameter.type]}" if parameter.type in _WORDS else ""
+    doc = f" ({parameter.doc.removesuffix('.')})" if parameter.doc else ""
+    return f"{info.name} needs {parameter.name}=...{kind}{doc}."
 
 
 def _shown(value: Any) -> str:

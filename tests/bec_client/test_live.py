@@ -15,6 +15,7 @@ from bec_client.live import LiveTable, LiveUpdates, LiveView
 from bec_client.report import ScanInterruption
 from bec_client.scan_item import Points
 from bec_lib import messages as m
+from bec_lib.endpoints import MessageEndpoints
 from bec_lib.errors import BrokerError, DeviceError, ReasonCode, ScanAborted
 
 
@@ -272,6 +273,35 @@ def test_a_move_that_waits_says_who_has_the_device(
     shown = screen.getvalue()
     assert "samx is held by scan 12 (line_scan) of berta; the move waits for that" in shown
     assert "samx is at 2.000 mm" in shown and "bpm4i" not in shown
+
+
+def test_a_move_behind_a_paused_scan_says_so(
+    bec: Any, fleet: Any, screen: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet.calls[("samx", "read")] = {"samx": {"value": 2.0, "timestamp": 1e9}}
+    fleet.moves_wait = True
+
+    def looked_up() -> dict[str, str]:
+        move = fleet.queue_items[0].model_copy(update={"status": m.ItemState.PENDING})
+        scan = m.QueueItem(
+            request_id="r",
+            scan_id="s",
+            scan_name="line_scan",
+            status=m.ItemState.PAUSED,
+            scan_number=7,
+            user="berta",
+        )
+        snapshot = m.QueueSnapshot(items=[scan, move], status=m.QueueState.PAUSED, num_items=2)
+        fleet.broker.put(
+            MessageEndpoints.scan_queue_status, m.ScanQueueStatusMessage(queues={"primary": snapshot})
+        )
+        fleet.done(fleet.requests[-1], "s")
+        return {}
+
+    monkeypatch.setattr(bec.session, "holders_lately", looked_up)
+    bec.umv(bec.devices.samx, 2)
+    assert screen.getvalue().splitlines()[0].startswith("the move waits; the queue is paused, %resume")
+    assert "place 2 in the queue, behind line_scan of berta (scan 7)" in " ".join(screen.getvalue().split())
 
 
 def test_a_move_that_fails_raises_why(bec: Any, fleet: Any, screen: io.StringIO) -> None:

@@ -145,6 +145,12 @@ def test_magics_command_the_queue(shell: Any, fleet: Any) -> None:
     ]  # fmt: skip
 
 
+def test_a_move_is_not_what_resume_shows(shell: Any, bec: Any, fleet: Any) -> None:
+    scan = bec.scans.line_scan(bec.devices.samx, -1, 1, steps=3, hide_report=True)
+    bec.mv(bec.devices.samx, 2)
+    assert bec.last_report is scan
+
+
 def test_reset_empties_the_queue_and_with_arguments_is_ipythons(shell: Any, fleet: Any) -> None:
     shell.run_cell("x = 3")
     shell.run_cell("%reset")
