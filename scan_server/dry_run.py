@@ -99,8 +99,11 @@ def plan_of(assembled: Assembled, devices: Registry, learned: Learned) -> ScanPl
 
 
 def course_of(assembled: Assembled, count: int | None, preview: Preview | None = None) -> Course:
-    """What the estimate needs of a scan. count: of points, None: as planned."""
+    """What the estimate needs of a scan. count: of points, None: as planned. preview: None if its steps were not looked
+    at; then its parameter `interval` tells what its points take by the clock.
+    """
     scan, plan = assembled.scan, assembled.plan
+    interval = preview.interval if preview else float(getattr(scan, "interval", 0.0) or 0.0)
     return Course(
         motors=plan.motors,
         positions=_rows(plan.motors, plan.positions, plan.start),
@@ -108,7 +111,7 @@ def course_of(assembled: Assembled, count: int | None, preview: Preview | None =
         count=(plan.num_points if count is None else count) or 0,
         exposure_s=plan.exposure.point_s if scan.is_scan else 0.0,
         triggered=plan.triggered,
-        at_least_s=preview.interval if preview else 0.0,
+        at_least_s=interval,
         other_s=preview.seconds if preview else 0.0,
         returns=plan.returns_to_start,
         is_scan=scan.is_scan,

@@ -63,9 +63,11 @@ class Learning:
             )
 
     def begins(self, scan_id: str, assembled: Assembled) -> None:
-        """It is handed to its worker now. Not for one that was begun by an earlier life."""
+        """It is handed to its worker now. Not for one that was begun by an earlier life. Nothing is learned from a sweep: its
+        points take what its motion takes.
+        """
         now = self._clock.monotonic()
-        if now < self._due:
+        if now < self._due or assembled.scan.sweeps:
             return
         plan = assembled.plan
         if plan.positions is None and plan.num_points is None:

@@ -12,7 +12,7 @@ from bec_lib.devices.registry import Registry
 from bec_lib.scans import Point, Points, PointScan, Scan, Steps, describe_scan
 from scan_server.assembler import Assembled, assemble
 from scan_server.catalogue import load_catalogue
-from scan_server.dry_run import SHOWN_POINTS, plan_of
+from scan_server.dry_run import SHOWN_POINTS, course_of, plan_of
 from scan_server.timing import Learned, learn_move
 
 
@@ -86,6 +86,15 @@ def test_of_a_long_scan_some_points_are_shown_with_the_first_and_the_last() -> N
 def test_a_time_scan_takes_its_time() -> None:
     plan = planned("time_scan", points=5, interval=2.0)
     assert plan.num_points == 5 and plan.estimated_s == pytest.approx(8.0, abs=0.1)
+
+
+def test_what_is_learned_from_knows_of_the_clock_without_a_preview() -> None:
+    request = m.ScanQueueMessage(
+        request_id="r", client_id="c", scan_type="time_scan", kwargs={"points": 5, "interval": 2.0}
+    )
+    made = assemble(CATALOGUE.classes["time_scan"], request, REGISTRY)
+    assert isinstance(made, Assembled)
+    assert course_of(made, None).at_least_s == 2.0
 
 
 def test_a_move_needs_no_file_and_no_points() -> None:
