@@ -116,8 +116,8 @@ def _under(name: str, user_access: Sequence[str]) -> bool:
 def _refused(device: str, func: str, user_access: Sequence[str]) -> DeviceError:
     listed = ", ".join(sorted(user_access)) or "nothing"
     return DeviceError(
-        f"{device}.{func} is not open to clients. On every device: {', '.join(sorted(READ_VERBS | WRITE_VERBS | {'stop'}))}; "
-        f"of this class: {listed} (its USER_ACCESS)",
+        f"{device}.{func} is not open to clients; beside what every device has (read, get, set, stop ...), its class opens "
+        f"{listed} (USER_ACCESS)",
         code=ReasonCode.NOT_ALLOWED,
         device=device,
     )

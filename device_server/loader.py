@@ -444,7 +444,7 @@ class Loader:
                 close = difflib.get_close_matches(key, known, n=1)
                 hint = f"; did you mean {close[0]!r}?" if close else ""
                 raise ConfigError(
-                    f"{name}: deviceConfig has {key!r}, which {config.deviceClass} does not take{hint}",
+                    f"deviceConfig has {key!r}, which {config.deviceClass} does not take{hint}",
                     device=name,
                 )
         if "limits" in config.deviceConfig and "limits" not in parameters:
@@ -561,6 +561,11 @@ def connect(adapter: OphydAdapter) -> str:
     except TimeoutError as error:
         text = " ".join(str(error).split())
         late = _late(adapter)
+        silent = _silent_pvs(obj)
+        if silent:
+            # ophyd names every signal and what waits for it, a page for one motor record.
+            others = f" and {len(silent) - 1} other PVs do" if len(silent) > 1 else " does"
+            return f"{late}: {silent[0]}{others} not answer"
         return late if not text or text.startswith(late) else f"{late} ({text})"
     except Exception as error:
         log.warning("%s", name, exc_info=True)
@@ -570,7 +575,7 @@ def connect(adapter: OphydAdapter) -> str:
             _apply(adapter, key, value)
         except Exception as error:
             log.warning("%s", name, exc_info=True)
-            return f"{name}: deviceConfig {key}={value!r} could not be applied: {error}"
+            return f"{name} cannot take deviceConfig {key}={value!r}: {error}"
     try:
         adapter.first_reading = dict(adapter.read())
     except Exception as error:  # noqa: BLE001 - it may work later; whoever reads it then is told
@@ -628,6 +633,16 @@ def _is_connected(obj: Any) -> bool:
         and not hasattr(obj, "on_connected")
         and bool(obj.connected)
     )
+
+
+def _silent_pvs(obj: Any) -> list[str]:
+    """The EPICS names of those signals of a device, or of a signal, that are not connected."""
+    try:
+        signals = [entry.item for entry in obj.walk_signals()] if hasattr(obj, "walk_signals") else [obj]
+        names = [getattr(signal, "pvname", None) for signal in signals if not signal.connected]
+    except Exception:  # noqa: BLE001 - a device that cannot say so; its own words are told then
+        return []
+    return [name for name in names if isinstance(name, str)]
 
 
 def _late(adapter: OphydAdapter) -> str:

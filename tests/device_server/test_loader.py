@@ -124,7 +124,7 @@ def test_what_the_constructor_does_not_take_is_set_after_connecting(loader: Load
         ({"gian": 5}, "deviceConfig has 'gian', which"),
         ({"gian": 5}, "did you mean 'gain'?"),
         ({"method": 5}, "method is a method"),
-        ({"hints": 5}, "deviceConfig hints=5 could not be applied"),
+        ({"hints": 5}, " cannot take deviceConfig hints=5: "),
     ],
 )
 def test_wrong_arguments_are_told(loader: Loader, config: dict[str, Any], expected: str) -> None:
@@ -462,9 +462,12 @@ soft = {"s": {**raw, "deviceClass": "ophyd.Signal", "deviceConfig": {"value": 1}
 assert loader.prepare(soft).ready == ["s"]
 assert ophyd.cl.name == "dummy" and "epics" not in sys.modules
 hard = {**soft, "pv": {**raw, "deviceClass": "ophyd.EpicsSignalRO", "deviceConfig": {"read_pv": "NO:SUCH:PV"}}}
+hard["motor"] = {**raw, "deviceClass": "ophyd.EpicsMotor", "deviceConfig": {"prefix": "NO:SUCH:M1"}}
 prepared = loader.prepare(hard)
 assert prepared.ready == ["s"], prepared.failed
-assert "pv did not connect within 0.3 s" in prepared.failed["pv"], prepared.failed
+assert prepared.failed["pv"] == "pv did not connect within 0.3 s: NO:SUCH:PV does not answer"
+motor = prepared.failed["motor"]
+assert motor == "motor did not connect within 0.3 s: NO:SUCH:M1.RBV and 18 other PVs do not answer", motor
 assert ophyd.cl.name == "pyepics"
 assert "networkx" not in sys.modules
 assert ophyd.areadetector.base.nx.DiGraph.__name__ == "DiGraph"
