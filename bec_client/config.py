@@ -115,10 +115,14 @@ class Config:
         wanted = [getattr(device, "name", device) for device in devices]
         for name in wanted:
             self._client.session.entry(name)
+        session = self._client.session.message
+        already = set(session.failed) if session else set()
         change = self._request(ConfigAction.RELOAD, {name: {} for name in wanted}, "")
         asked = wanted or self._client.session.names()
         rebuilt = [name for name in asked if name not in change.kept and name not in change.failed]
-        return dataclasses.replace(change, rebuilt=rebuilt)
+        # Those that nobody asked for, and that had failed before, are no news, and no reason to end with 1.
+        failed = {name: why for name, why in change.failed.items() if name in asked or name not in already}
+        return dataclasses.replace(change, rebuilt=rebuilt, failed=failed)
 
     def load_demo_config(self, force: bool = False) -> SessionChange:
         """Load the simulated beamline that comes with the installation."""

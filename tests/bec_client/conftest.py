@@ -158,11 +158,15 @@ class Fleet:
         self.beat()
         self._thread.start()
 
-    def load(self, devices: dict[str, dict[str, Any]], version: int = 1) -> None:
+    def load(
+        self, devices: dict[str, dict[str, Any]], version: int = 1, failed: dict[str, str] | None = None
+    ) -> None:
         for name in devices:
             if name in INFOS:
                 self.brokers["device_server"].put(Endpoints.device_info(name), INFOS[name])
-        message = m.DeviceSessionMessage(version=version, devices=devices, source="test.yaml")
+        message = m.DeviceSessionMessage(
+            version=version, devices=devices, failed=failed or {}, source="test.yaml"
+        )
         batch = self.broker.batch().put(Endpoints.device_session, message)
         batch.append(Endpoints.device_session_history, message).commit()
 

@@ -107,6 +107,16 @@ def test_add_remove_reset(bec: Any, fleet: Any, file: Path) -> None:
     assert fleet.requests[1].devices == {"samx": {}}
 
 
+def test_a_reload_is_not_blamed_for_what_had_failed_before(bec: Any, fleet: Any) -> None:
+    late = {"mo1": "mo1 did not connect within 5 s"}
+    fields = {"deviceClass": "ophyd.Signal", "enabled": True, "readoutPriority": "baseline"}
+    fleet.load(dict.fromkeys(("samx", "bpm4i", "mo1"), fields), version=2, failed=late)
+    bec.session.on_session(None)
+    fleet.config_failed = {**late, "bpm4i": "bpm4i needs samx"}
+    assert bec.config.reload("samx").failed == {"bpm4i": "bpm4i needs samx"}
+    assert bec.config.reload("mo1").failed.keys() == {"mo1", "bpm4i"}
+
+
 def test_a_reload_names_what_could_not_be_built_anew(bec: Any, fleet: Any) -> None:
     fleet.config_kept = {"samx": "samx stays as it was: no licence"}
     change = bec.config.reload(bec.devices.samx, "bpm4i")
