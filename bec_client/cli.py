@@ -637,7 +637,10 @@ def config_validate(
     from bec_lib.devices.config import load_device_file
 
     devices = load_device_file(path)
-    print(f"{path} is right: {len(devices)} devices.")
+    counted = "1 device" if len(devices) == 1 else f"{len(devices)} devices"
+    print(
+        f"{path} is well-formed: {counted}. Whether their classes exist and they connect, is seen when it is loaded."
+    )
 
 
 @config_app.command("show")

@@ -173,7 +173,7 @@ def test_the_account(run: Any) -> None:
 def test_device_files(run: Any, fleet: Any, tmp_path: Path) -> None:
     file = tmp_path / "devices.yaml"
     file.write_text("samx: {deviceClass: a.B, enabled: true, readoutPriority: baseline}\n")
-    assert run("config", "validate", str(file)).output.strip() == f"{file} is right: 1 devices."
+    assert f"{file} is well-formed: 1 device. " in run("config", "validate", str(file)).output
     assert run("config", "load", str(file)).exit_code == 0
     fleet.config_failed = {"samx": "there is no module a"}
     result = run("config", "load", str(file), "--force")
