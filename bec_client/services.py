@@ -93,11 +93,11 @@ class ServiceStatus:
     def sentence(self, missing: Iterable[str], what: str) -> str:
         """What needs whom, why they ended if that is known, and the way out."""
         roles = list(missing)
-        names = " and ".join(roles)
+        names = " and ".join(_spoken(role) for role in roles)
         ends = [f"{role} {why}" for role in roles if (why := self._why_silent(role))]
         why = f" ({'; '.join(ends)})" if ends else ""
         return (
-            f"{what} needs the {names.replace('_', ' ')}, which is not running for deployment "
+            f"{what} needs the {names}, which is not running for deployment "
             f"{self._broker.deployment!r}{why}. See `bec status`, and start it with `bec-server start`."
         )
 
@@ -185,3 +185,9 @@ def _by_our_clock(status: StatusMessage, ahead_s: float) -> StatusMessage:
     if busy is not None:
         busy = busy.model_copy(update={"since": busy.since + ahead_s, "until": busy.until + ahead_s})
     return status.model_copy(update={"started": status.started + ahead_s, "busy": busy})
+
+
+def _spoken(role: str) -> str:
+    """A role as it is said: `device_server.optics` is the device server 'optics'."""
+    kind, _, name = role.partition(".")
+    return kind.replace("_", " ") + (f" {name!r}" if name else "")

@@ -42,6 +42,7 @@ Timeout = Annotated[float, typer.Option("--timeout", help="How long the start ma
 KeepGoing = Annotated[bool, typer.Option("--keep-going", help="Keep the others if a service does not start.")]
 
 _COLOURS = (36, 33, 35, 32, 34, 96, 93, 95)
+NAME_WIDTH = 20  # of `device_server.optics`
 _STATE_COLOURS = {"RUNNING": 32, "BUSY": 32, "STARTING": 33, "STOPPING": 33, "STOPPED": 33}
 
 
@@ -95,16 +96,16 @@ def _show_start(line: dict[str, Any]) -> None:
     match line.get("event"):
         case "redis":
             print(
-                f"  {'redis':<18} {_paint('ready', 32)}     version {line['version']}, process {line['pid']}",
+                f"  {'redis':<{NAME_WIDTH}} {_paint('ready', 32)}     version {line['version']}, process {line['pid']}",
                 flush=True,
             )
         case "running":
             print(
-                f"  {line['service']:<18} {_paint('running', 32)}   {after}, process {line['pid']}",
+                f"  {line['service']:<{NAME_WIDTH}} {_paint('running', 32)}   {after}, process {line['pid']}",
                 flush=True,
             )
         case "ended":
-            print(f"  {line['service']:<18} {_paint('ended', 31)}     {line['reason']}", flush=True)
+            print(f"  {line['service']:<{NAME_WIDTH}} {_paint('ended', 31)}     {line['reason']}", flush=True)
         case "warning":
             print(f"{_paint('warning:', 33, sys.stderr)} {line['text']}", file=sys.stderr, flush=True)
         case "up":
@@ -113,7 +114,7 @@ def _show_start(line: dict[str, Any]) -> None:
 
 def _show_stop(line: dict[str, Any]) -> None:
     if line.get("event") == "stopped" and line.get("service") not in (None, "supervisor"):
-        print(f"  {line['service']:<18} stopped", flush=True)
+        print(f"  {line['service']:<{NAME_WIDTH}} stopped", flush=True)
 
 
 @app.command()
@@ -192,7 +193,10 @@ def restart(
                 if "error" in line:
                     raise BECError(str(line["error"]))
                 if line.get("service") == service and line.get("event") in ("stopped", "ended", "running"):
-                    print(f"  {service:<18} {line['event']}  {line.get('reason') or ''}".rstrip(), flush=True)
+                    print(
+                        f"  {service:<{NAME_WIDTH}} {line['event']}  {line.get('reason') or ''}".rstrip(),
+                        flush=True,
+                    )
                     if line["event"] == "running":
                         return
         except control.NotRunning:
@@ -244,14 +248,15 @@ def _show_status(answer: dict[str, Any]) -> None:
     now = time.time()
     print(f"Deployment {_paint(answer['deployment'], 1)}")
     print(
-        f"  {'service':<18} {'state':<9} {'process':>8}  {'host':<16} {'up':>8} {'memory':>8} {'restarts':>8}"
+        f"  {'service':<{NAME_WIDTH}} {'state':<9} {'process':>8}  {'host':<16} {'up':>8} {'memory':>8} {'restarts':>8}"
     )
     for row in answer["services"]:
         state = _paint(f"{row['state']:<9}", _STATE_COLOURS.get(row["state"], 31))
         memory = f"{row['memory_bytes'] / 1e6:.0f} MB" if row.get("memory_bytes") else ""
         up = _duration(now - row["since"]) if row["since"] else ""
         print(
-            f"  {row['service']:<18} {state} {row['pid'] or '':>8}  {row['host']:<16} {up:>8} {memory:>8} {row['restarts']:>8}"
+            f"  {row['service']:<{NAME_WIDTH}} {state} {row['pid'] or '':>8}  {row['host']:<16} {up:>8} {memory:>8} "
+            f"{row['restarts']:>8}"
         )
         if row["busy"]:
             busy = row["busy"]
@@ -268,16 +273,18 @@ def _show_status(answer: dict[str, Any]) -> None:
             facts[-1] += f" of at most {redis['memory_limit_bytes'] / 1e9:.1f} GB"
     if redis.get("restarts"):
         facts.append(f"{redis['restarts']} restarts")
-    print(f"  {'redis':<18} {', '.join(facts)}")
+    print(f"  {'redis':<{NAME_WIDTH}} {', '.join(facts)}")
     if redis.get("error"):
         print(f"      {_paint(redis['error'], 31)}")
     if answer["supervisor"].get("pid"):
         memory = answer["supervisor"]["memory_bytes"] / 1e6
-        print(f"  {'supervisor':<18} process {answer['supervisor']['pid']}, {memory:.0f} MB with its keeper")
-    print(f"  {'configuration':<18} {answer['config'] or 'built-in defaults'}")
+        print(
+            f"  {'supervisor':<{NAME_WIDTH}} process {answer['supervisor']['pid']}, {memory:.0f} MB with its keeper"
+        )
+    print(f"  {'configuration':<{NAME_WIDTH}} {answer['config'] or 'built-in defaults'}")
     free = f", {answer['data_free_bytes'] / 1e9:.1f} GB free" if "data_free_bytes" in answer else ""
-    print(f"  {'data':<18} {answer['data_folder']}{free}")
-    print(f"  {'logs':<18} {answer['log_folder']}")
+    print(f"  {'data':<{NAME_WIDTH}} {answer['data_folder']}{free}")
+    print(f"  {'logs':<{NAME_WIDTH}} {answer['log_folder']}")
     for text in answer["warnings"]:
         print(f"{_paint('warning:', 33)} {text}")
 

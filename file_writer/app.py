@@ -533,7 +533,7 @@ class WriterApp:
         retry_s = (file.session.retry_at or 0.0) - self._clock.monotonic()
         sentence = (
             f"the file of {file.name} cannot be written: {error}. Its data are safe in Redis; "
-            f"it is tried again, next in {retry_s:g} s, when the cause is removed."
+            f"it is tried again, next in {retry_s:.2g} s, when the cause is removed."
         )
         if first or (end is not None and not file.reported_failure):
             self._service.alarm(Severity.MAJOR, sentence, scan_id=status.scan_id)

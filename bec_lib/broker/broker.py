@@ -613,7 +613,7 @@ class Broker:
     def explain(self, error: redis.RedisError) -> BECError:
         """A redis-py exception as a sentence that says what to do."""
         where = self.settings.address()
-        text = str(error)
+        text = str(error).rstrip(".")
         if isinstance(error, redis.AuthenticationError) or "NOAUTH" in text or "WRONGPASS" in text:
             return BrokerError(
                 f"Redis at {where} refuses the log-in: {text}. Check `username` and `password_file` in the service configuration."

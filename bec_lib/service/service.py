@@ -38,6 +38,8 @@ LATE_S = 1.0
 # A predecessor that was killed is silent after its last heartbeat expires.
 TAKEOVER_S = 2.0
 
+COMMANDS = {"data_pipeline": "dap"}
+"""The roles whose command is not called as they are."""
 EXIT_FAILED = 1
 EXIT_FENCED = 3
 
@@ -283,7 +285,8 @@ def run(
     build_app gets the service before `App.start`; import heavy libraries in it, not at module level.
     """
     parser = argparse.ArgumentParser(
-        prog=f"bec-{name.replace('_', '-')}", description=f"The {name.replace('_', ' ')} of BEC."
+        prog=f"bec-{COMMANDS.get(name, name.replace('_', '-'))}",
+        description=f"The {name.replace('_', ' ')} of BEC.",
     )
     parser.add_argument("--config", help="service configuration (default: BEC_CONFIG, bec.yaml, or built-in)")
     parser.add_argument("--debug", action="store_true", help="log more, and show tracebacks")

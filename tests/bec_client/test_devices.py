@@ -307,3 +307,8 @@ def test_a_device_without_description_does_not_make_every_look_a_load(
     for _ in range(10):
         assert "dark" in bec.devices
     assert not loads
+
+
+def test_a_second_device_server_is_called_by_its_name(bec: Any) -> None:
+    sentence = bec.service_status.sentence(["device_server.optics"], "mv")
+    assert sentence.startswith("mv needs the device server 'optics', which is not running")
