@@ -258,6 +258,10 @@ class LiveUpdates:
         return grid
 
 
+def _points(count: int) -> str:
+    return f"{count} point{'' if count == 1 else 's'}"
+
+
 def _why_waiting(client: BECClient, report: ScanReport) -> str:
     """Why a request has not begun, to be put after what says that it waits; empty if nobody has told."""
     snapshot = client.queue.status.get(report.request.queue)
@@ -432,7 +436,7 @@ class LiveView:
         m = self._scan.status_message
         assert m is not None
         motors = f" of {', '.join(m.motors)}" if m.motors else ""
-        points = f", {m.num_points} points" if m.num_points is not None else ""
+        points = f", {_points(m.num_points)}" if m.num_points is not None else ""
         estimate = f", about {tables.duration(m.estimated_s)}" if m.estimated_s and m.estimated_s > 1 else ""
         return Text.assemble((f"Scan {m.scan_number}", "bold"), f": {m.scan_name}{motors}{points}{estimate}")
 
@@ -449,7 +453,7 @@ class LiveView:
         bar = ProgressBar(
             total=total or None, completed=done, width=32, pulse=total is None, complete_style=style
         )
-        count = f"{done} / {total}" if total else f"{done} points"
+        count = f"{done} / {total}" if total else _points(done)
         left = ""
         rate = self._rate(done)
         if total and rate and not paused:
@@ -574,7 +578,7 @@ class LiveView:
         text = Text.assemble(
             (f"Scan {m.scan_number} ", "bold"),
             tables.state(m.status),
-            f": {count} points{took}.",
+            f": {_points(count)}{took}.",
         )
         if problem is None and scan.file_path and scan.filed.is_set():
             text.append(f"\n{scan.file_path}", style="dim")

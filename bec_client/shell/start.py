@@ -22,7 +22,7 @@ from bec_client.shell.completion import matchers
 from bec_client.shell.magics import BecMagics
 from bec_client.shell.prompt import STYLES, BecPrompts, bind_interrupt
 from bec_lib.errors import BECError, ReasonCode
-from bec_lib.messages import AlarmMessage, Severity
+from bec_lib.messages import AlarmMessage, ItemState, QueueSnapshot, Severity
 
 if TYPE_CHECKING:
     from bec_client.client import BECClient
@@ -89,7 +89,7 @@ def prepare(shell: InteractiveShell, client: BECClient) -> None:
     if isinstance(shell, TerminalInteractiveShell):
         shell.prompts.client = client  # type: ignore[attr-defined]
     shell.register_magics(BecMagics(shell, client))
-    shell.set_custom_exc((BECError, KeyboardInterrupt), _show_error)
+    shell.set_custom_exc((BECError, KeyboardInterrupt, NameError), _show_error)
     if shell.Completer is not None:
         shell.Completer.custom_matchers.extend(matchers(shell, client))
     bind_interrupt(shell, client)
@@ -114,6 +114,9 @@ def print_banner(client: BECClient) -> None:
         text.append(f"silent: {', '.join(silent)} (`bec status`)\n", style="bold red")
     else:
         text.append(f"{len(services)} services are running\n", style="green")
+    for queue, snapshot in client.queue.status.items():
+        if told := _what_runs(queue, snapshot):
+            text.append(f"{told} (%queue)\n", style="yellow")
     devices = len(client.devices)
     if devices:
         failed = client.devices.failed_devices
@@ -131,6 +134,20 @@ def print_banner(client: BECClient) -> None:
     tables.show(Panel(text, border_style="cyan", expand=False))
 
 
+def _what_runs(queue: str, snapshot: QueueSnapshot) -> str:
+    """What a queue does; empty if it has nothing."""
+    if not snapshot.items:
+        return ""
+    head = snapshot.items[0]
+    if head.status is ItemState.PENDING:
+        begun, waiting = f"Nothing runs in the queue {queue}", max(snapshot.num_items, len(snapshot.items))
+    else:
+        number = f"Scan {head.scan_number}, " if head.scan_number is not None else ""
+        begun = f"{number}{head.scan_name} of {head.user}, is {head.status} in the queue {queue}"
+        waiting = max(snapshot.num_items, len(snapshot.items)) - 1
+    return begun + (f", {waiting} wait{'s' if waiting == 1 else ''}" if waiting else "")
+
+
 def _show_error(
     shell: Any,
     kind: type,
@@ -140,6 +157,13 @@ def _show_error(
 ) -> None:
     """One panel instead of a traceback."""
     shell.bec_last_error = (kind, error, traceback)
+    if isinstance(error, NameError):
+        shell.showtraceback((kind, error, traceback), tb_offset=tb_offset)
+        known = {"dev": set(shell.bec.devices), "scans": set(shell.bec.scans.names())}
+        for where, names in known.items():
+            if error.name in names:
+                tables.show(f"[yellow]{error.name} is there as {where}.{error.name}")
+        return
     if isinstance(error, KeyboardInterrupt):
         tables.show("[yellow]Interrupted.")
         return

@@ -13,6 +13,7 @@ from bec_client.shell import start
 from bec_client.shell.completion import devices_in_call, names_in_chain
 from bec_client.tables import as_text, error_panel
 from bec_lib import messages as m
+from bec_lib.endpoints import MessageEndpoints
 from bec_lib.errors import BECError, LimitError
 
 
@@ -149,6 +150,45 @@ def test_a_move_is_not_what_resume_shows(shell: Any, bec: Any, fleet: Any) -> No
     scan = bec.scans.line_scan(bec.devices.samx, -1, 1, steps=3, hide_report=True)
     bec.mv(bec.devices.samx, 2)
     assert bec.last_report is scan
+
+
+def test_a_name_that_lacks_dev_or_scans_is_told_where_it_is(
+    shell: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shell.run_cell("umv(samx, 1)")
+    out = capsys.readouterr().out
+    assert "name 'samx' is not defined" in out and "samx is there as dev.samx" in out
+    shell.run_cell("line_scan(dev.samx)")
+    assert "line_scan is there as scans.line_scan" in capsys.readouterr().out
+    shell.run_cell("nothing_such")
+    assert "is there as" not in capsys.readouterr().out
+
+
+def test_the_banner_tells_what_runs(bec: Any, fleet: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    start.print_banner(bec)
+    assert "%queue" not in capsys.readouterr().out
+    running = m.QueueItem(
+        request_id="r",
+        scan_id="s",
+        scan_name="line_scan",
+        status=m.ItemState.PAUSED,
+        scan_number=7,
+        user="ada",
+    )
+    waiting = running.model_copy(
+        update={"request_id": "q", "status": m.ItemState.PENDING, "scan_number": None}
+    )
+    for items, told in (
+        ([running], "Scan 7, line_scan of ada, is paused in the queue primary (%queue)"),
+        ([running, waiting], "Scan 7, line_scan of ada, is paused in the queue primary, 1 waits (%queue)"),
+        ([waiting, waiting], "Nothing runs in the queue primary, 2 wait (%queue)"),
+    ):
+        snapshot = m.QueueSnapshot(items=items, num_items=len(items))
+        fleet.broker.put(
+            MessageEndpoints.scan_queue_status, m.ScanQueueStatusMessage(queues={"primary": snapshot})
+        )
+        start.print_banner(bec)
+        assert told in capsys.readouterr().out
 
 
 def test_reset_empties_the_queue_and_with_arguments_is_ipythons(shell: Any, fleet: Any) -> None:
