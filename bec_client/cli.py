@@ -639,7 +639,7 @@ def config_validate(
     devices = load_device_file(path)
     counted = "1 device" if len(devices) == 1 else f"{len(devices)} devices"
     print(
-        f"{path} is well-formed: {counted}. Whether their classes exist and they connect, is seen when it is loaded."
+        f"{path} is well-formed: {counted}. Whether their classes exist and whether they connect is seen when it is loaded."
     )
 
 
@@ -780,7 +780,7 @@ def interlock_add(
     debug: DebugOption = False,
     user: UserOption = None,
 ) -> None:
-    """Arm an interlock, or change the one of this name:
+    """Arm an interlock, or change the one of this name.
 
     bec interlock add beam 'curr.curr < 100' --clears-when 'curr.curr > 120' --settle-time 5
     """
