@@ -670,11 +670,11 @@ class ScanServer:
             self._done(item, refusal.code, f"{item.label} could not begin: {refusal.message}", turn)
             self._apply(q.Ended(item.scan_id), turn)
             return
-        self._assembled[item.scan_id] = assembled
         plan = assembled.plan
+        if resumed is None and (seconds := self._learning.begins(item.scan_id, assembled)) is not None:
+            assembled = replace(assembled, plan=replace(plan, estimated_s=seconds))
+        self._assembled[item.scan_id] = assembled
         self._apply(q.Began(item.scan_id, plan.start, plan.num_points, plan.owned), turn)
-        if resumed is None:
-            self._learning.begins(item.scan_id, assembled)
         worker = self._worker(start.queue)
         mark = self._slot_for(item)
         turn.afterwards.append(lambda: worker.post(Run(order, assembled, resumed, mark)))

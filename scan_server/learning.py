@@ -62,19 +62,22 @@ class Learning:
                 "what was learned of how long things take cannot be read, and is learned anew: %s", error
             )
 
-    def begins(self, scan_id: str, assembled: Assembled) -> None:
-        """It is handed to its worker now. Not for one that was begun by an earlier life. Nothing is learned from a sweep: its
-        points take what its motion takes.
+    def begins(self, scan_id: str, assembled: Assembled) -> float | None:
+        """It is handed to its worker now. Not for one that was begun by an earlier life. Seconds that a scan whose points
+        are known will take. Nothing is learned from a sweep, nor told of it: its points take what its motion takes.
         """
+        plan, scan = assembled.plan, assembled.scan
+        if scan.sweeps or (plan.positions is None and plan.num_points is None):
+            return None
         now = self._clock.monotonic()
-        if now < self._due or assembled.scan.sweeps:
-            return
-        plan = assembled.plan
-        if plan.positions is None and plan.num_points is None:
-            return
+        is_due = now >= self._due
+        if not (is_due or scan.is_scan):
+            return None
         course = course_of(assembled, None)
-        made = timing.estimate(course, self.learned) if assembled.scan.is_scan else None
-        self._running[scan_id] = _Running(assembled, now, made, course)
+        made = timing.estimate(course, self.learned) if scan.is_scan else None
+        if is_due:
+            self._running[scan_id] = _Running(assembled, now, made, course)
+        return made.seconds if made is not None and plan.num_points is not None else None
 
     def ended(self, scan_id: str, state: ScanState, *, success: bool) -> ScanTimingMessage | None:
         """What there is to keep now, if something was learned."""

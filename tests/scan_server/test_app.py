@@ -317,6 +317,17 @@ def beamline(tmp_path: Path) -> Iterator[Beamline]:
     made.close()
 
 
+def test_the_time_that_is_told_at_its_begin_is_that_of_the_dry_run(beamline: Beamline) -> None:
+    line = {"scan_type": "line_scan", "client_id": "c1", "args": ["samx", -1, 1], "kwargs": {"steps": 5}}
+    dry = ScanQueueMessage(request_id=beamline.next_request(), dry_run=True, **line)
+    plan = beamline.answer(beamline.send(dry)).result
+    request = beamline.send(ScanQueueMessage(request_id=beamline.next_request(), **line))
+    scan_id = beamline.answer(request).scan_id
+    assert beamline.done(request).success
+    opened = beamline.statuses(scan_id)[0]
+    assert opened.estimated_s == pytest.approx(plan["estimated_s"])
+
+
 def test_a_line_scan_goes_from_request_to_closed(beamline: Beamline) -> None:
     request = beamline.submit("line_scan", "samx", -1, 1, steps=150, exp_time=0.1, metadata={"sample": "Si"})
     answer = beamline.answer(request)
