@@ -753,8 +753,7 @@ class DeviceServer:
         names = self._involved(None)
         if names:
             log.error("the broker does not answer; stopping %s", ", ".join(sorted(names)))
-            self._control.losses += 1
-            self._control.stop_devices(names)
+            self._control.stop_lost(names)
 
     def _warn(self, event: Warn) -> None:
         self._service.alarm(

@@ -51,8 +51,10 @@ class Control:
         self.interlock = interlock
         self._reader: StreamReader | None = None
         self.tasks: dict[str, Task] = {}
-        # How often devices were stopped because the broker did not answer.
-        self.losses = 0
+        # How often devices were stopped because the broker did not answer: begun, and all stops have returned.
+        self._losses_lock = threading.Lock()
+        self._losses_begun = 0
+        self._losses_ended = 0
 
     def start(self, broker: Broker) -> None:
         """Follow what comes from now on: older commands concern instructions that are void already."""
@@ -120,6 +122,32 @@ class Control:
             if rest:
                 calls.append(functools.partial(self._stop_in_turn, rest))
         return [self._submit(call) for call in calls]
+
+    def stop_lost(self, names: Iterable[str]) -> None:
+        """Stop devices because the broker does not answer, and nobody could stop them any more."""
+        with self._losses_lock:
+            self._losses_begun += 1
+        left = self.stop_devices(names)
+        waiting = len(left)
+
+        def returned(_: Future[None] | None = None) -> None:
+            nonlocal waiting
+            with self._losses_lock:
+                waiting -= 1
+                if waiting <= 0:
+                    self._losses_ended += 1
+
+        for future in left:
+            future.add_done_callback(returned)
+        if not left:
+            returned()
+
+    def losses_since(self) -> Callable[[], bool]:
+        """Whether what began now may have been stopped for want of the broker; a stop that is still under way may hit
+        what begins after it.
+        """
+        ended = self._losses_ended
+        return lambda: self._losses_begun > ended
 
     def wake_all(self) -> None:
         """Let all tasks look at the epochs again."""

@@ -232,11 +232,11 @@ class Instructions:
 
     def begin(self, message: DeviceInstructionMessage) -> None:
         """Carry it out; a `Finished` will be posted."""
-        losses = self._control.losses
+        was_lost = self._control.losses_since()
 
         def ended(result: Any, error: BaseException | None) -> None:
             self._control.tasks.pop(message.instruction_id, None)
-            if isinstance(error, Failed) and losses != self._control.losses:
+            if isinstance(error, Failed) and was_lost():
                 error = _interrupted(message, error)
             self._post(self._finished(message, result, error))
 

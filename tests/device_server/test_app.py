@@ -434,6 +434,44 @@ def test_devices_of_a_scan_are_stopped_when_the_broker_is_lost(
     assert (reply.status, reply.error.code) == (InstructionStatus.STOPPED, ReasonCode.SERVICE_DOWN)
 
 
+def test_a_stop_for_want_of_the_broker_may_hit_what_begins_after_it(
+    bench: Any, device: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("device_server.app.BROKER_LOST_S", 0.02)
+    bench.load({"samx": device("SimPositioner", velocity=0.1)})
+    stage(bench, monitored=["samx"], owned=["samx"])
+    samx = bench.app.devices["samx"].obj
+    called, slow, stop = threading.Event(), threading.Event(), samx.stop
+
+    def stop_slowly(**options: Any) -> None:
+        called.set()
+        assert slow.wait(10)
+        stop(**options)
+
+    samx.stop = stop_slowly
+
+    class Hanging:
+        operations = ["something"]
+
+        def commit(self) -> None:
+            assert called.wait(10)
+
+    bench.service.commit(Hanging())
+    number = bench.send(RunPoints(first_index=0, count=1, positions={"samx": [5.0]}), scan_id="s1")
+    bench.until(lambda: moving(bench, "samx"))
+    slow.set()
+    reply = bench.reply(number)
+    assert (reply.status, reply.error.code) == (InstructionStatus.STOPPED, ReasonCode.SERVICE_DOWN)
+    # What begins when that is over is the device's own.
+    monkeypatch.setattr("device_server.app.BROKER_LOST_S", 60.0)
+    samx.stop = stop
+    again = RunPoints(first_index=0, count=1, positions={"samx": [5.0]})
+    number = bench.send(again, scan_id="s1", epoch=2)
+    bench.until(lambda: moving(bench, "samx"))
+    samx.stop()
+    assert bench.reply(number).status == InstructionStatus.ERROR
+
+
 def test_points_are_held_back_while_nothing_can_be_written(bench: Any, zero: Config) -> None:
     bench.load(zero)
     stage(bench, monitored=["d1"])
