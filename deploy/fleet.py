@@ -408,7 +408,8 @@ class Fleet:
             return
         for child in self.children:
             is_in_error = child.status is not None and child.status.status is ServiceState.ERROR
-            if is_in_error and child.status is not None and not self._options.keep_going:
+            # Who had come up and is in trouble since, as with a full disk or a database that is away, keeps nobody back.
+            if is_in_error and not child.is_up and child.status is not None and not self._options.keep_going:
                 self._fail(f"{child.role} cannot work: {child.status.message}")
                 return
         if self.announcer.after_s > self._options.timeout_s:

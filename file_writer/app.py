@@ -34,6 +34,7 @@ from bec_lib.messages import (
     ScanState,
     ScanStatusMessage,
     SealMessage,
+    ServiceState,
     Severity,
 )
 from bec_lib.plugins import FILE_FORMATS, load_plugins
@@ -147,6 +148,8 @@ class WriterApp:
         self._clock = service.clock
         self._config = service.config.file_writer
         self._files: dict[str, _File] = {}
+        # As it was said last.
+        self._trouble = ""
         self._by_key: dict[str, _File] = {}
         self._status_id = "0"
         self._committed = "0"
@@ -201,6 +204,7 @@ class WriterApp:
             touched[id(file)] = file
         for file in touched.values():
             self._advance(file)
+        self._say_how_it_is()
 
     def deadline(self) -> float | None:
         dues = [file.session.due() for file in self._files.values()]
@@ -223,6 +227,18 @@ class WriterApp:
                     "`bec-server status` shows whether it runs.",
                     scan_id=file.session.status.scan_id,
                 )
+        self._say_how_it_is()
+
+    def _say_how_it_is(self) -> None:
+        """In the status, as long as a file cannot be written."""
+        troubled = [file for file in self._files.values() if machine.is_in_trouble(file.session)]
+        trouble = ""
+        if troubled:
+            more = f" (and {len(troubled) - 1} more)" if len(troubled) > 1 else ""
+            trouble = f"the file of {troubled[0].name}{more} cannot be written: {troubled[0].session.error}"
+        if trouble != self._trouble:
+            self._trouble = trouble
+            self._service.set_status(ServiceState.ERROR if trouble else ServiceState.RUNNING, trouble)
 
     def stop(self) -> None:
         for file in list(self._files.values()):

@@ -181,6 +181,11 @@ def done(session: Session, step: Step, now: float) -> Session:
             )
 
 
+def is_in_trouble(session: Session) -> bool:
+    """Its file could not be written, and nobody has seen that it can be again."""
+    return bool(session.error) and session.phase in (Phase.FAILED, Phase.WAITING, Phase.MADE)
+
+
 def completed(session: Session) -> Session:
     """The file is final."""
     return replace(session, phase=Phase.COMPLETE, error="", retry_at=None)

@@ -418,6 +418,30 @@ def test_a_folder_that_is_removed_during_the_scan_is_made_again(bench: Bench) ->
     assert bench.file_events()[-1].successful
 
 
+def said(bench: Bench) -> tuple[str, str]:
+    status = bench.outside.get(MessageEndpoints.service_status("file_writer")).message
+    return status.status, status.message
+
+
+@pytest.mark.parametrize("is_over", [True, False])
+def test_the_status_says_as_long_as_a_file_cannot_be_written(bench: Bench, is_over: bool) -> None:
+    in_the_way = bench.folder / "p1"
+    in_the_way.write_text("a file is in the way")
+    bench.open()
+    bench.points(0, 2)
+    if is_over:
+        bench.close(2)
+    bench.turn()
+    bench.wait(RETRY_FIRST_S)
+    state, text = said(bench)
+    assert state == "ERROR"
+    assert text.startswith("the file of scan 42 cannot be written: ") and "Not a directory" in text
+    in_the_way.unlink()
+    bench.wait(10 * RETRY_FIRST_S)
+    assert values(bench.path()) == [0.0, 1.0]
+    assert said(bench) == ("RUNNING", "")
+
+
 def test_a_file_that_cannot_be_written_for_a_day_is_given_up(bench: Bench) -> None:
     (bench.folder / "p1").write_text("a file is in the way")
     bench.open()
@@ -427,6 +451,7 @@ def test_a_file_that_cannot_be_written_for_a_day_is_given_up(bench: Bench) -> No
 
     assert bench.file_events()[-1].metadata == {"given_up": True}
     assert "is given up" in bench.alarms()[-1]
+    assert said(bench) == ("RUNNING", "")
     assert bench.app.deadline() is None
     bench.start_writer()
     bench.turn()
