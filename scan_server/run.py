@@ -1257,7 +1257,9 @@ class ScanRun:
             code=ReasonCode.DEVICE_FAILED,
         )
         if self.phase is Phase.CLEANING:
-            self._message = f"{self._message}; cleaning up failed, too: {error.error_message}"
+            # The same cause may have ended the scan.
+            if error.error_message not in self._message:
+                self._message = f"{self._message}; cleaning up failed, too: {error.error_message}"
             return
         self._stop(ScanState.ABORTED, "alarm", error.error_message, error.code, error)
 

@@ -1,6 +1,6 @@
 """What the beamline changes of all scans, ours and its own."""
 
-from bec_lib.scans import Call, Move, Read, ScanModifier, Steps, after, before, change, cleanup, hide
+from bec_lib.scans import Move, Read, ScanModifier, Steps, after, before, change, cleanup, hide
 
 SCANS = ("line_scan", "grid_scan", "snake_scan")
 
@@ -28,4 +28,4 @@ class BeamOnSample(ScanModifier):
     @after("points", scans=SCANS)
     @cleanup(scans=SCANS)
     def close_shutter(self) -> Steps:
-        yield Call("shutter", "close_now")
+        yield Move({"shutter": 0})
