@@ -23,6 +23,7 @@ from bec_lib.endpoints import Endpoint, MessageEndpoints
 from bec_lib.errors import BECError, MessageError, ReasonCode
 from bec_lib.ids import entry_order
 from bec_lib.messages import (
+    CallDevice,
     ClientHelloMessage,
     ControlKind,
     DeviceControlMessage,
@@ -39,10 +40,13 @@ from bec_lib.messages import (
     InstructionStatus,
     InterlocksMessage,
     InterlockStatusMessage,
+    MoveDevices,
     PrepareSession,
     ReadingsMessage,
+    RunPoints,
     Severity,
     StageDevices,
+    SweepDevice,
 )
 from bec_lib.service import Event, Service, ThreadedInbox
 from device_server import failures, output, readings
@@ -118,6 +122,7 @@ class DeviceServer:
             devices=lambda: self._loader.in_force,
             involved=self._involved,
             holders=self._holders,
+            moved_since=self._moved_since,
             seen=lambda: self._dispatch.seen,
             told=inbox.post,
         )
@@ -781,6 +786,20 @@ class DeviceServer:
         # An instruction that nothing was staged for owns its devices itself.
         moves = {message.instruction_id: message.scan_id for message in self._dispatch.running()}
         return {scan_id for owner in held if (scan_id := moves.get(owner, owner)) is not None}
+
+    def _moved_since(self, scan_id: str, epoch: int) -> set[str]:
+        """What instructions of a scan that are later than an epoch move now. From any thread."""
+        moved: set[str] = set()
+        for message in self._dispatch.running():
+            if message.scan_id == scan_id and message.run_epoch > epoch:
+                match message.action:
+                    case MoveDevices() as action:
+                        moved.update(action.targets)
+                    case RunPoints() as action:
+                        moved.update(action.positions)
+                    case SweepDevice() | CallDevice() as action:
+                        moved.add(action.device)
+        return moved
 
     def _is_mine(self, raw: Any) -> bool:
         return isinstance(raw, dict) and raw.get("deviceServer", "main") == self._name

@@ -25,7 +25,8 @@ log = logging.getLogger(__name__)
 
 class Control:
     """devices: those in force. involved: names that a scan owns (of one scan, or of all) or that move. holders: the
-    scans that own any of these devices. seen: the highest epoch so far. told: gets every command after it was obeyed,
+    scans that own any of these devices. moved_since: what a scan's instructions of later epochs move. seen: the highest
+    epoch so far. told: gets every command after it was obeyed,
     on the control thread.
     """
 
@@ -36,6 +37,7 @@ class Control:
         devices: Callable[[], Mapping[str, DeviceAdapter]],
         involved: Callable[[str | None], set[str]],
         holders: Callable[[Iterable[str]], set[str]],
+        moved_since: Callable[[str, int], set[str]],
         seen: Callable[[], int],
         told: Callable[[Any], None],
         floor: int = 0,
@@ -46,6 +48,7 @@ class Control:
         self._devices = devices
         self._involved = involved
         self._holders = holders
+        self._moved_since = moved_since
         self._seen = seen
         self._told = told
         self.interlock = interlock
@@ -86,7 +89,9 @@ class Control:
                 for ended in self._ended_by(message):
                     self.epochs = self.epochs.stop(ended, message.run_epoch, self._seen())
                 self.stop_devices(
-                    self._to_stop(message), everything=scan_id is None and message.devices is None
+                    self._to_stop(message),
+                    everything=scan_id is None and message.devices is None,
+                    unless=functools.partial(self._is_taken_up, scan_id, message.run_epoch),
                 )
             case _ if from_client:
                 # On the stop stream anybody may write, so it stops and does nothing else.
@@ -102,16 +107,22 @@ class Control:
                 self.epochs = self.epochs.resume(scan_id)
         self.wake_all()
 
-    def stop_devices(self, names: Iterable[str], *, everything: bool = False) -> list[Future[None]]:
+    def stop_devices(
+        self,
+        names: Iterable[str],
+        *,
+        everything: bool = False,
+        unless: Callable[[str], bool] = lambda name: False,
+    ) -> list[Future[None]]:
         """Call `stop()` on devices, each in a thread of its own, the read-only ones excepted.
 
-        everything: then on all other positioners as well, one after the other. Returns when it has been asked for;
-        the futures are done when the calls have returned.
+        everything: then on all other positioners as well, one after the other. unless: asked of each device right before
+        its call. Returns when it has been asked for; the futures are done when the calls have returned.
         """
         devices = self._devices()
         first = [devices[name] for name in names if name in devices]
         first = [adapter for adapter in first if _can_stop(adapter)]
-        calls = [functools.partial(self._stop_in_turn, [adapter]) for adapter in first]
+        calls = [functools.partial(self._stop_in_turn, [adapter], unless) for adapter in first]
         if everything:
             chosen = {adapter.name for adapter in first}
             rest = [
@@ -120,7 +131,7 @@ class Control:
                 if adapter.name not in chosen and _can_stop(adapter) and adapter.is_positioner
             ]
             if rest:
-                calls.append(functools.partial(self._stop_in_turn, rest))
+                calls.append(functools.partial(self._stop_in_turn, rest, unless))
         return [self._submit(call) for call in calls]
 
     def stop_lost(self, names: Iterable[str]) -> None:
@@ -160,6 +171,12 @@ class Control:
             return self._holders(message.devices)
         return [message.scan_id]
 
+    def _is_taken_up(self, scan_id: str | None, epoch: int, name: str) -> bool:
+        """Does what the scan does after the stop move this device already? The stop is late then, as instructions come on
+        another stream.
+        """
+        return scan_id is not None and epoch > 0 and name in self._moved_since(scan_id, epoch)
+
     def _to_stop(self, message: DeviceControlMessage) -> set[str]:
         if message.devices is not None:
             return set(message.devices)
@@ -175,9 +192,10 @@ class Control:
         self._pool.submit(run)
         return future
 
-    def _stop_in_turn(self, adapters: list[DeviceAdapter]) -> None:
+    def _stop_in_turn(self, adapters: list[DeviceAdapter], unless: Callable[[str], bool]) -> None:
         for adapter in adapters:
-            self._stop_one(adapter)
+            if not unless(adapter.name):
+                self._stop_one(adapter)
 
     def _stop_one(self, adapter: DeviceAdapter) -> None:
         try:

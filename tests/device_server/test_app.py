@@ -312,6 +312,22 @@ def test_a_stop_in_the_middle_of_a_move_ends_all_of_the_scan(bench: Any, device:
     assert points(bench) == []
 
 
+def test_a_stop_that_comes_late_does_not_stop_what_the_scan_does_after_it(bench: Any, device: Any) -> None:
+    """Instructions and stops come on streams of their own. The first epoch has ended, as after a network was cut."""
+    bench.load({name: device("SimPositioner", velocity=0.1) for name in ("samx", "samy")})
+    stage(bench, monitored=["samx"], owned=["samx", "samy"])
+    bench.app.devices["samy"].obj.set(5.0)
+    again = bench.send(MoveDevices(targets={"samx": 5.0}), scan_id="s1", epoch=2)
+    bench.until(lambda: moving(bench, "samx"))
+    control(bench, ControlKind.STOP, scan_id="s1", run_epoch=1)
+    bench.until(lambda: not moving(bench, "samy"))
+    assert bench.do(ReadDevices(devices=["samx"]), scan_id="another", epoch=2).status == "completed"
+    assert moving(bench, "samx")
+    control(bench, ControlKind.STOP, scan_id="s1", run_epoch=2)
+    assert bench.reply(again).status == InstructionStatus.STOPPED
+    assert not moving(bench, "samx")
+
+
 def test_a_client_stops_everything_and_later_runs_go_on(bench: Any, device: Any) -> None:
     bench.load({"samx": device("SimPositioner", velocity=0.1), "samy": device("SimPositioner", velocity=0.1)})
     bench.hello()
