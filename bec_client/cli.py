@@ -596,12 +596,7 @@ def config_load(
         change = (
             client.config.add_to_session(path) if add else client.config.update_session_with_file(path, force)
         )
-        if as_json:
-            _json(change.__dict__)
-        else:
-            print(change)
-        if change.failed:
-            raise typer.Exit(FAILED)
+        _tell_change(change, as_json, has_failed=bool(change.failed))
 
 
 @config_app.command("reload")
@@ -618,12 +613,17 @@ def config_reload(
     """Build devices anew, from the source of their classes as it is now. Exit code 1 if one could not be."""
     with _client(user) as client:
         change = client.config.reload(*(devices or []))
-        if as_json:
-            _json(change.__dict__)
-        else:
-            print(change)
-        if change.failed or change.kept:
-            raise typer.Exit(FAILED)
+        _tell_change(change, as_json, has_failed=bool(change.failed or change.kept))
+
+
+def _tell_change(change: Any, as_json: bool, *, has_failed: bool) -> None:
+    """What came of a change of the session, and the exit code."""
+    if as_json:
+        _json(change.__dict__)
+    else:
+        print(change)
+    if has_failed:
+        raise typer.Exit(FAILED)
 
 
 @config_app.command("validate")

@@ -34,6 +34,15 @@ def others(stage: Stage) -> Any:
     assert stage.evidence(well.scan.scan_id, stage.client.client_id).file is not None
 
 
+def ends_alone(stage: Stage, report: Any, sentence: str, timeout_s: float) -> None:
+    """The scan is aborted with this sentence, and what it measured is in its file."""
+    with pytest.raises(BECError, match=sentence):
+        report.wait(timeout=timeout_s)
+    report.wait_for_file()
+    evidence = stage.evidence(report.scan.scan_id, stage.client.client_id, may_end=(ScanState.ABORTED,))
+    assert oracle.judge_scan(evidence, stage.witnessed()) == []
+
+
 @pytest.mark.parametrize(
     ("how", "sentence"),
     [
@@ -48,11 +57,7 @@ def test_a_scan_whose_code_fails_takes_down_nothing_but_itself(
     stage: Stage, others: int, how: str, sentence: str
 ) -> None:
     report = stage.client.scans.bad(how)
-    with pytest.raises(BECError, match=sentence):
-        report.wait(timeout=20)
-    report.wait_for_file()
-    evidence = stage.evidence(report.scan.scan_id, stage.client.client_id, may_end=(ScanState.ABORTED,))
-    assert oracle.judge_scan(evidence, stage.witnessed()) == []
+    ends_alone(stage, report, sentence, timeout_s=20)
     assert stage.pids()["scan_server"] == others
 
 
@@ -83,11 +88,7 @@ def test_a_scan_whose_code_ends_the_scan_server_is_ended(
 ) -> None:
     before = ends_of_scan_server(stage)
     report = stage.client.scans.bad(how)
-    with pytest.raises(BECError, match=sentence):
-        report.wait(timeout=90)
-    report.wait_for_file()
-    evidence = stage.evidence(report.scan.scan_id, stage.client.client_id, may_end=(ScanState.ABORTED,))
-    assert oracle.judge_scan(evidence, stage.witnessed()) == []
+    ends_alone(stage, report, sentence, timeout_s=90)
     assert stage.num_points(report.scan.scan_id) == 1
     assert ends_of_scan_server(stage) - before == ends
 
